@@ -1,0 +1,8 @@
+// The extension module trtinfer._core.
+#include "bindings/register.hpp"
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "Native core of trtinfer.";
+  m.attr("__version__") = TRTINFER_VERSION;
+  trtinfer::bindings::register_cuda(m);
+}

@@ -1,0 +1,10 @@
+// One function per bindings/<noun>.cpp; module.cpp calls them in this order.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace trtinfer::bindings {
+
+void register_cuda(pybind11::module_& m);
+
+}  // namespace trtinfer::bindings

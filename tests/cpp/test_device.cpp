@@ -1,0 +1,48 @@
+#include <string>
+
+#include "check.hpp"
+#include "cuda/device.hpp"
+#include "cuda/error.hpp"
+
+using namespace trtinfer;
+
+namespace {
+
+void probe_says_why_there_is_no_gpu() {
+  const cuda::Probe found = cuda::probe();
+  CHECK(found.compiled == (TRTINFER_CUDA != 0));
+  CHECK(found.devices.empty() == !found.reason.empty());
+  for (const cuda::Device& device : found.devices) {
+    CHECK(!device.name.empty());
+    CHECK(device.compute_capability.first >= 5);
+    CHECK(device.memory_bytes > 0);
+  }
+}
+
+void check_names_the_call_and_the_code() {
+  cuda::check(0, "cudaMalloc");
+  try {
+    cuda::check(2, "cudaMalloc");
+    CHECK(false);
+  } catch (const cuda::Error& error) {
+    const std::string text = error.what();
+    CHECK(error.code() == 2);
+    CHECK(text.find("cudaMalloc failed") == 0);
+    CHECK(text.find("CUDA error 2") != std::string::npos);
+  }
+}
+
+void absence_is_told_from_faults() {
+  CHECK(cuda::is_no_gpu(35));
+  CHECK(cuda::is_no_gpu(100));
+  CHECK(!cuda::is_no_gpu(0));
+  CHECK(!cuda::is_no_gpu(2));
+}
+
+}  // namespace
+
+int main() {
+  probe_says_why_there_is_no_gpu();
+  check_names_the_call_and_the_code();
+  absence_is_told_from_faults();
+}
