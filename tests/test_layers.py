@@ -1,0 +1,101 @@
+"""The include order of csrc/ and the import order of python/trtinfer/ (docs/design.md)."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# For every folder of csrc/, the folders whose headers it may include.
+MAY_INCLUDE = {
+    "cuda": {"cuda"},
+    "ring": {"ring"},
+    "preprocess": {"cuda", "preprocess"},
+    "onnxruntime": {"cuda", "preprocess", "onnxruntime"},
+    "tensorrt": {"cuda", "preprocess", "tensorrt"},
+    "pipeline": {"cuda", "ring", "preprocess", "onnxruntime", "tensorrt", "pipeline"},
+    "bindings": {"cuda", "ring", "preprocess", "onnxruntime", "tensorrt", "pipeline", "bindings"},
+}
+
+# A module imports only modules above it.
+MODULE_ORDER = [
+    "_core",
+    "errors",
+    "types",
+    "preprocess",
+    "exif",
+    "images",
+    "ring",
+    "completion",
+    "onnxruntime_backend",
+    "metrics",
+    "session",
+    "labels",
+    "classifier",
+    "default_model",
+    "info",
+    "cli",
+    "__init__",
+    "__main__",
+]
+
+SOURCES = sorted(
+    p for p in (ROOT / "csrc").rglob("*.*") if p.suffix in {".cpp", ".hpp", ".cu", ".cuh"}
+)
+INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.M)
+MODULES = sorted((ROOT / "python" / "trtinfer").glob("*.py"))
+
+
+def own_imports(path: Path) -> set[str]:
+    """Names of the trtinfer modules that a module imports, inside functions too."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}:{node.lineno}: relative import"
+            parts = (node.module or "").split(".")
+            if parts[0] == "trtinfer":
+                names |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            dotted = [alias.name.split(".") for alias in node.names]
+            names |= {parts[1] for parts in dotted if parts[0] == "trtinfer" and len(parts) > 1}
+    return names
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_includes_go_one_way(path: Path) -> None:
+    folder = path.relative_to(ROOT / "csrc").parts[0]
+    assert folder in MAY_INCLUDE, f"{folder}/ has no place in the layers"
+    for included in re.findall(
+        r'^\s*#\s*include\s+"([^"]+)"', path.read_text(encoding="utf-8"), re.M
+    ):
+        assert "/" in included, f'#include "{included}" is not relative to csrc/'
+        assert (ROOT / "csrc" / included).is_file(), f'#include "{included}" names no file'
+        assert included.split("/")[0] in MAY_INCLUDE[folder], (
+            f"{folder}/ may not include {included}"
+        )
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_only_bindings_know_python(path: Path) -> None:
+    if path.relative_to(ROOT / "csrc").parts[0] != "bindings":
+        assert not re.search(r"pybind11|Python\.h|\bPyObject\b", path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
+def test_imports_go_one_way(path: Path) -> None:
+    assert path.stem in MODULE_ORDER, f"{path.name} has no place in the layers"
+    above = set(MODULE_ORDER[: MODULE_ORDER.index(path.stem)])
+    assert own_imports(path) <= above
+
+
+def test_every_form_of_import_is_seen(tmp_path: Path) -> None:
+    module = tmp_path / "module.py"
+    module.write_text(
+        "import trtinfer.cli\nfrom trtinfer import _core\n"
+        "def f():\n    from trtinfer.session import Session\n"
+    )
+    assert own_imports(module) == {"cli", "_core", "session"}
