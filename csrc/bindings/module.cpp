@@ -5,4 +5,5 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "Native core of trtinfer.";
   m.attr("__version__") = TRTINFER_VERSION;
   trtinfer::bindings::register_cuda(m);
+  trtinfer::bindings::register_preprocess(m);
 }

@@ -6,5 +6,6 @@
 namespace trtinfer::bindings {
 
 void register_cuda(pybind11::module_& m);
+void register_preprocess(pybind11::module_& m);
 
 }  // namespace trtinfer::bindings

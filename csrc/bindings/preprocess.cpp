@@ -1,0 +1,107 @@
+// Python face of csrc/preprocess.
+#include <pybind11/numpy.h>
+#include <pybind11/operators.h>
+#include <pybind11/stl.h>
+
+#include "bindings/register.hpp"
+#include "preprocess/host.hpp"
+#include "preprocess/rows.hpp"
+#include "preprocess/table.hpp"
+
+namespace py = pybind11;
+
+namespace trtinfer::bindings {
+
+namespace {
+
+using preprocess::ChannelOrder;
+using preprocess::Dtype;
+using preprocess::Filter;
+using preprocess::HostPreprocessor;
+using preprocess::ImageView;
+using preprocess::PassOrder;
+using preprocess::Recipe;
+using preprocess::Resize;
+
+py::dtype dtype_of(const Recipe& recipe) {
+  return py::dtype(recipe.dtype == Dtype::kFloat32 ? "float32" : "float16");
+}
+
+// Borrows a height x width x 3 uint8 array whose rows may lie apart.
+ImageView view_of(const py::array& image) {
+  const bool fits = image.dtype().is(py::dtype::of<std::uint8_t>()) && image.ndim() == 3 &&
+                    image.shape(2) == 3 && image.strides(2) == 1 && image.strides(1) == 3;
+  if (!fits) {
+    throw py::value_error("expected a uint8 array of height x width x 3 with whole rows, got " +
+                          py::repr(image.attr("dtype")).cast<std::string>() + " of shape " +
+                          py::repr(image.attr("shape")).cast<std::string>() + " and strides " +
+                          py::repr(image.attr("strides")).cast<std::string>());
+  }
+  if (image.shape(0) > INT32_MAX || image.shape(1) > INT32_MAX)
+    throw py::value_error("the image has a side above 2^31 - 1 pixels");
+  return {static_cast<const std::uint8_t*>(image.data()), static_cast<int>(image.shape(0)),
+          static_cast<int>(image.shape(1)), image.strides(0)};
+}
+
+py::array run(const HostPreprocessor& preprocessor, const py::array& image) {
+  const ImageView view = view_of(image);
+  py::array output(dtype_of(preprocessor.recipe()),
+                   preprocessor.output_shape(view.height, view.width));
+  void* destination = output.mutable_data();
+  {
+    const py::gil_scoped_release unlocked;
+    preprocessor.run(view, destination);
+  }
+  return output;
+}
+
+void register_enums(py::module_& m) {
+  py::enum_<Resize>(m, "Resize")
+      .value("NONE", Resize::kNone)
+      .value("SHORT_SIDE", Resize::kShortSide)
+      .value("EXACT", Resize::kExact)
+      .value("LETTERBOX", Resize::kLetterbox);
+  py::enum_<Filter>(m, "Filter")
+      .value("BILINEAR", Filter::kBilinear)
+      .value("BICUBIC", Filter::kBicubic)
+      .value("OPENCV_LINEAR", Filter::kOpencvLinear);
+  py::enum_<PassOrder>(m, "PassOrder")
+      .value("HORIZONTAL_FIRST", PassOrder::kHorizontalFirst)
+      .value("PILLOW13", PassOrder::kPillow13);
+  py::enum_<ChannelOrder>(m, "ChannelOrder")
+      .value("RGB", ChannelOrder::kRgb)
+      .value("BGR", ChannelOrder::kBgr);
+  py::enum_<Dtype>(m, "Dtype").value("FLOAT32", Dtype::kFloat32).value("FLOAT16", Dtype::kFloat16);
+}
+
+}  // namespace
+
+void register_preprocess(py::module_& m) {
+  register_enums(m);
+  py::class_<Recipe>(m, "Recipe")
+      .def(py::init<>())
+      .def_readwrite("resize", &Recipe::resize)
+      .def_readwrite("resize_height", &Recipe::resize_height)
+      .def_readwrite("resize_width", &Recipe::resize_width)
+      .def_readwrite("filter", &Recipe::filter)
+      .def_readwrite("pass_order", &Recipe::pass_order)
+      .def_readwrite("crop_height", &Recipe::crop_height)
+      .def_readwrite("crop_width", &Recipe::crop_width)
+      .def_readwrite("pad_value", &Recipe::pad_value)
+      .def_readwrite("channel_order", &Recipe::channel_order)
+      .def_readwrite("scale", &Recipe::scale)
+      .def_readwrite("mean", &Recipe::mean)
+      .def_readwrite("std", &Recipe::std)
+      .def_readwrite("dtype", &Recipe::dtype)
+      .def("validate", &Recipe::validate)
+      .def_property_readonly("has_fixed_output", &Recipe::has_fixed_output)
+      .def(py::self == py::self);
+  py::class_<HostPreprocessor>(m, "HostPreprocessor")
+      .def(py::init<const Recipe&, int>(), py::arg("recipe"), py::arg("threads") = 1)
+      .def("output_shape", &HostPreprocessor::output_shape, py::arg("height"), py::arg("width"))
+      .def("output_bytes", &HostPreprocessor::output_bytes, py::arg("height"), py::arg("width"))
+      .def("__call__", &run, py::arg("image"));
+  m.def("allow_simd", &preprocess::allow_simd, py::arg("allowed"));
+}
+
+}  // namespace trtinfer::bindings
