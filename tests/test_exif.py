@@ -56,9 +56,9 @@ def test_turns_as_pillow_does(orientation):
 
 def test_finds_the_exif_segment_behind_others():
     buffer = io.BytesIO()
-    PIL.Image.new("RGB", (8, 8)).save(
-        buffer, "JPEG", exif=block(">", [(0x0112, 3, 1, 8)]), icc_profile=b"p" * 3000, comment=b"c"
-    )
+    segment = b"Exif\0\0" + block(">", [(0x0112, 3, 1, 8)])
+    image = PIL.Image.new("RGB", (8, 8))
+    image.save(buffer, "JPEG", exif=segment, icc_profile=b"p" * 3000, comment=b"c")
     plain = buffer.getvalue()
     behind = plain[:2] + b"\xff\xe5\x00\x0afirst...\xff" + plain[2:]  # APP5, then a fill byte
     assert exif.jpeg_orientation(plain) == 8
