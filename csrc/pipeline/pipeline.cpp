@@ -1,0 +1,343 @@
+#include "pipeline/pipeline.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "pipeline/process.hpp"
+
+namespace trtinfer::pipeline {
+
+using ring::kNever;
+using ring::Nanoseconds;
+
+std::atomic<std::int64_t> Pipeline::alive_{0};
+
+Pipeline::Pipeline(std::shared_ptr<Executor> executor, std::vector<TensorSpec> inputs,
+                   const ring::RingOptions& options)
+    : executor_(std::move(executor)),
+      max_batch_size_(options.max_batch_size),
+      may_lead_(options.max_delay <= 0),
+      process_generation_(process_generation()),
+      stats_(options.max_batch_size),
+      memory_(std::move(inputs), options.capacity, options.arena_bytes),
+      ring_(options),
+      records_(options.capacity),
+      reaper_([this](const std::shared_ptr<Request>& request) {
+        withdraw(*request);
+        end(request, Outcome::kExpired, {});
+      }) {
+  alive_.fetch_add(1, std::memory_order_relaxed);
+  for (std::uint32_t i = 0; i < options.lanes; ++i) {
+    lanes_.emplace_back([this] { lane_loop(); });
+  }
+}
+
+Pipeline::~Pipeline() {
+  alive_.fetch_sub(1, std::memory_order_relaxed);
+  if (process_generation_ == process_generation()) {
+    close(false);
+    return;
+  }
+  // A forked child has none of the threads: joining them, or the backend's own, would never end.
+  new std::vector<std::thread>(std::move(lanes_));
+  new std::shared_ptr<Executor>(executor_);
+  reaper_.abandon();
+}
+
+void Pipeline::check_process() const {
+  if (process_generation_ == process_generation()) return;
+  throw ClosedError(
+      "this session was opened before the process forked, and its threads do not exist in the "
+      "child: open a session after the fork");
+}
+
+Claim Pipeline::claim(std::uint32_t rows, const std::vector<Shape>& shapes, Nanoseconds deadline) {
+  check_process();
+  ring::Unit unit;
+  switch (ring_.claim(rows, memory_.unit_bytes(shapes), deadline, unit)) {
+    case ring::ClaimStatus::kClosed:
+      throw ClosedError("the session is closed");
+    case ring::ClaimStatus::kFull:
+      stats_.rejected.fetch_add(1, std::memory_order_relaxed);
+      throw FullError("no room for a request: " +
+                      std::to_string(ring_.capacity() - ring_.occupancy().free) + " of " +
+                      std::to_string(ring_.capacity()) + " slots are taken");
+    case ring::ClaimStatus::kClaimed:
+      break;
+  }
+  UnitRecord& record = records_[unit.slot];
+  if (!memory_.is_static()) record.shapes = shapes;
+  memory_.locate(ring_, unit, record.shapes, record.inputs);
+  return Claim(shared_from_this(), unit);
+}
+
+std::shared_ptr<Request> Pipeline::make_request(std::uint32_t rows, bool has_batch_axis) {
+  auto request = std::make_shared<Request>(rows, has_batch_axis);
+  request->allocate_outputs(executor_->outputs());
+  request->arrival = ring::now();
+  return request;
+}
+
+void Pipeline::publish(Claim&& claim, const std::shared_ptr<Request>& request,
+                       std::uint32_t first_row, int priority, bool wake) {
+  check_process();
+  const ring::Unit unit = claim.unit_;
+  UnitRecord& record = records_[unit.slot];
+  record.request = request;
+  record.first_row = first_row;
+  request->units.push_back(unit);
+  if (first_row == 0) request->wait_word = expected_batch() % kWaitWords;
+  std::uint64_t key = 0xcbf29ce484222325u;  // FNV-1a over the dimensions of one row
+  for (const Shape& shape : record.shapes) {
+    for (std::size_t i = 0; i < shape.size(); ++i) {
+      key = (key ^ static_cast<std::uint64_t>(shape[i])) * 0x100000001b3u;
+    }
+  }
+  if (first_row == 0) stats_.accepted.fetch_add(1, std::memory_order_relaxed);
+  const ring::Schedule schedule{priority, request->arrival, request->deadline, key};
+  if (!ring_.publish(unit, schedule, wake)) {
+    record.request.reset();
+    if (first_row == 0) {
+      stats_.accepted.fetch_sub(1, std::memory_order_relaxed);
+    } else {
+      end(request, Outcome::kClosed, {});
+    }
+    throw ClosedError("the session is closed");
+  }
+  claim.pipeline_.reset();
+}
+
+std::uint32_t Pipeline::expected_batch() const {
+  return forming_.load(std::memory_order_relaxed) + ring_.published() / max_batch_size_;
+}
+
+Pipeline::Runner& Pipeline::this_threads_runner() {
+  thread_local Runner runner;
+  return runner;
+}
+
+void Pipeline::wait(const std::shared_ptr<Request>& request) {
+  // A batch cannot be interrupted, so a caller with a deadline follows and never leads.
+  if (may_lead_ && request->deadline == kNever) {
+    while (!request->done() && run_one(this_threads_runner(), false)) {
+    }
+  }
+  ring::WaitWord& word = wait_words_[request->wait_word];
+  for (;;) {
+    const std::uint32_t seen = word.value();
+    if (request->done()) return;
+    if (request->deadline <= ring::now()) {
+      withdraw(*request);
+      end(request, Outcome::kExpired, {});
+      continue;
+    }
+    word.wait(seen, request->deadline);
+  }
+}
+
+void Pipeline::watch_deadline(const std::shared_ptr<Request>& request) { reaper_.watch(request); }
+
+bool Pipeline::withdraw(Request& request) {
+  bool any = false;
+  for (const ring::Unit& unit : request.units) {
+    if (!ring_.withdraw(unit)) continue;
+    records_[unit.slot].request.reset();
+    ring_.release(unit);
+    any = true;
+  }
+  return any;
+}
+
+bool Pipeline::cancel(const std::shared_ptr<Request>& request) {
+  if (process_generation_ != process_generation() || !withdraw(*request)) return false;
+  end(request, Outcome::kCancelled, {});
+  return request->outcome() == Outcome::kCancelled;
+}
+
+bool Pipeline::run_one(Runner& runner, bool continues) {
+  const bool taken = ring_.take(runner.taken, ring::now());
+  resolve_expired(runner.taken);
+  if (!taken) return false;
+  execute(runner);
+  ring_.finish(runner.taken.lane, continues);
+  return true;
+}
+
+void Pipeline::prepare(Runner& runner) {
+  forming_.fetch_add(1, std::memory_order_relaxed);
+  runner.batch.lane = runner.taken.lane;
+  runner.batch.rows = runner.taken.samples;
+  runner.batch.units.clear();
+  runner.requests.clear();
+  const Nanoseconds launched_at = ring::now();
+  for (const ring::Unit& unit : runner.taken.units) {
+    UnitRecord& record = records_[unit.slot];
+    record.request->launched_at = launched_at;
+    record.request->launched.store(true, std::memory_order_relaxed);
+    runner.batch.units.push_back(
+        {record.request.get(), unit.count, record.first_row, &record.inputs, &record.shapes});
+    runner.requests.push_back(std::move(record.request));
+  }
+}
+
+std::string Pipeline::try_run(const Batch& batch, std::int64_t& compute_ns) {
+  const Nanoseconds start = ring::now();
+  std::string error;
+  try {
+    executor_->run(batch);
+  } catch (const std::exception& exception) {
+    error = exception.what();
+    if (error.empty()) error = "the backend failed without a message";
+  }
+  compute_ns = ring::now() - start;
+  stats_.record_batch(batch.rows, compute_ns);
+  return error;
+}
+
+void Pipeline::run_singly(Runner& runner, std::vector<std::string>& errors) {
+  Batch single;
+  single.lane = runner.batch.lane;
+  for (const BatchUnit& unit : runner.batch.units) {
+    std::int64_t compute_ns = 0;
+    single.rows = unit.rows;
+    single.units.assign(1, unit);
+    stats_.retried.fetch_add(1, std::memory_order_relaxed);
+    errors.push_back(try_run(single, compute_ns));
+  }
+}
+
+void Pipeline::execute(Runner& runner) {
+  prepare(runner);
+  std::int64_t compute_ns = 0;
+  std::vector<std::string> errors;
+  const std::string error = try_run(runner.batch, compute_ns);
+  if (!error.empty()) {
+    // One bad request must not fail those beside it: each is tried alone.
+    if (runner.batch.units.size() > 1) {
+      run_singly(runner, errors);
+    } else {
+      errors.push_back(error);
+    }
+  }
+  ring_.release(runner.taken.units);
+  complete(runner, errors, compute_ns);
+}
+
+void Pipeline::complete(Runner& runner, const std::vector<std::string>& errors,
+                        std::int64_t compute_ns) {
+  std::uint64_t words = 0;
+  const Nanoseconds finished = ring::now();
+  runner.notifiers.clear();
+  for (std::size_t i = 0; i < runner.requests.size(); ++i) {
+    std::shared_ptr<Request>& request = runner.requests[i];
+    const bool failed = !errors.empty() && !errors[i].empty();
+    if (!request->finish_unit() && !failed) continue;
+    const Outcome outcome = failed ? Outcome::kFailed : Outcome::kCompleted;
+    if (!request->resolve(outcome, failed ? errors[i] : std::string())) continue;
+    count(outcome);
+    stats_.queue.record(request->launched_at - request->arrival);
+    stats_.compute.record(compute_ns);
+    stats_.total.record(finished - request->arrival);
+    if (request->notifier == nullptr) {
+      words |= std::uint64_t{1} << request->wait_word;
+      continue;
+    }
+    const std::shared_ptr<Notifier>& notifier = request->notifier;
+    if (std::find(runner.notifiers.begin(), runner.notifiers.end(), notifier) ==
+        runner.notifiers.end()) {
+      runner.notifiers.push_back(notifier);
+    }
+    notifier->add(std::move(request));
+  }
+  runner.requests.clear();
+  for (const auto& notifier : runner.notifiers) notifier->signal();
+  runner.notifiers.clear();
+  for (; words != 0; words &= words - 1) wait_words_[std::countr_zero(words)].wake();
+}
+
+void Pipeline::end(const std::shared_ptr<Request>& request, Outcome outcome,
+                   const std::string& error) {
+  if (!request->resolve(outcome, error)) return;
+  count(outcome);
+  if (request->notifier == nullptr) {
+    wait_words_[request->wait_word].wake();
+  } else {
+    request->notifier->add(request);
+    request->notifier->signal();
+  }
+}
+
+void Pipeline::count(Outcome outcome) {
+  std::atomic<std::uint64_t>* counters[] = {nullptr,          &stats_.completed, &stats_.failed,
+                                            &stats_.expired,  &stats_.cancelled, &stats_.closed};
+  counters[static_cast<std::uint32_t>(outcome)]->fetch_add(1, std::memory_order_relaxed);
+}
+
+void Pipeline::resolve_expired(ring::TakenBatch& taken) {
+  for (const ring::Unit& unit : taken.expired) {
+    const std::shared_ptr<Request> request = std::move(records_[unit.slot].request);
+    end(request, Outcome::kExpired, {});
+  }
+  ring_.release(taken.expired);
+}
+
+void Pipeline::lane_loop() {
+  Runner runner;
+  while (!stopping_.load(std::memory_order_acquire)) {
+    const std::uint32_t seen = ring_.work().value();
+    if (run_one(runner, true) || stopping_.load(std::memory_order_acquire)) continue;
+    ring_.work().wait(seen, runner.taken.retry_at);
+  }
+}
+
+void Pipeline::close(bool drain) {
+  if (process_generation_ != process_generation()) return;
+  std::lock_guard lock(closing_);
+  if (stopping_.load(std::memory_order_acquire)) return;
+  closed_.store(true, std::memory_order_release);
+  ring_.close();
+  if (!drain) {
+    std::vector<ring::Unit> units;
+    ring_.flush(units);
+    for (const ring::Unit& unit : units) {
+      const std::shared_ptr<Request> request = std::move(records_[unit.slot].request);
+      end(request, Outcome::kClosed, {});
+    }
+    ring_.release(units);
+  }
+  ring_.wait_idle(kNever);
+  stopping_.store(true, std::memory_order_release);
+  ring_.work().wake();
+  for (std::thread& lane : lanes_) lane.join();
+  lanes_.clear();
+  reaper_.stop();
+}
+
+Claim::Claim(std::shared_ptr<Pipeline> pipeline, ring::Unit unit)
+    : pipeline_(std::move(pipeline)), unit_(unit) {}
+
+Claim::Claim(Claim&& other) noexcept
+    : pipeline_(std::move(other.pipeline_)), unit_(other.unit_) {}
+
+Claim& Claim::operator=(Claim&& other) noexcept {
+  if (this != &other) {
+    release();
+    pipeline_ = std::move(other.pipeline_);
+    unit_ = other.unit_;
+  }
+  return *this;
+}
+
+void Claim::release() {
+  if (pipeline_ == nullptr) return;
+  const std::shared_ptr<Pipeline> pipeline = std::move(pipeline_);
+  if (pipeline->process_generation_ == process_generation()) pipeline->ring_.release(unit_);
+}
+
+const std::vector<std::byte*>& Claim::inputs() const {
+  return pipeline_->records_[unit_.slot].inputs;
+}
+
+const std::vector<Shape>& Claim::shapes() const { return pipeline_->records_[unit_.slot].shapes; }
+
+}  // namespace trtinfer::pipeline

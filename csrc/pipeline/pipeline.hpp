@@ -1,0 +1,164 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "pipeline/executor.hpp"
+#include "pipeline/notifier.hpp"
+#include "pipeline/reaper.hpp"
+#include "pipeline/request.hpp"
+#include "pipeline/slot_memory.hpp"
+#include "pipeline/stats.hpp"
+#include "ring/ring.hpp"
+
+namespace trtinfer::pipeline {
+
+/// The call came after close, or in a child process forked after the session was opened.
+class ClosedError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// A request finds no room in the ring.
+class FullError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// A claimed unit being filled: released when dropped unpublished. Move-only.
+class Claim;
+
+/// The way of a request: claim -> fill -> publish -> batch -> executor -> completion.
+/// Owns the ring, the slot memory and one thread a lane; a caller that waits and finds a lane idle
+/// runs the batch itself (leader and followers), so that a lone request changes no thread.
+/// Thread-safe. Nothing here knows of Python.
+class Pipeline : public std::enable_shared_from_this<Pipeline> {
+ public:
+  Pipeline(std::shared_ptr<Executor> executor, std::vector<TensorSpec> inputs,
+           const ring::RingOptions& options);
+  ~Pipeline();
+  Pipeline(const Pipeline&) = delete;
+  Pipeline& operator=(const Pipeline&) = delete;
+
+  /// Claims room for `rows` samples with these input shapes (ignored when shapes are static), waiting
+  /// until `deadline` (0: not at all). Throws FullError, ClosedError.
+  Claim claim(std::uint32_t rows, const std::vector<Shape>& shapes, ring::Nanoseconds deadline);
+
+  /// Readies a request: arrival is now, outputs of known shape are allocated.
+  std::shared_ptr<Request> make_request(std::uint32_t rows, bool has_batch_axis);
+
+  /// Publishes a filled claim as rows `first_row`.. of `request`. A caller that will `wait` for the
+  /// request at once leaves `wake` false. Throws ClosedError.
+  void publish(Claim&& claim, const std::shared_ptr<Request>& request, std::uint32_t first_row,
+               int priority, bool wake);
+
+  /// Runs or waits for the batch that answers `request`, until its deadline.
+  void wait(const std::shared_ptr<Request>& request);
+
+  /// Expires a request whose deadline nobody waits for.
+  void watch_deadline(const std::shared_ptr<Request>& request);
+
+  /// Takes a request back unless it has been launched; true when it will not run.
+  bool cancel(const std::shared_ptr<Request>& request);
+
+  /// Refuses new requests; with `drain` all accepted ones are answered first, else those not yet
+  /// launched end as closed. Ends the threads. May be called again.
+  void close(bool drain);
+
+  bool closed() const { return closed_.load(std::memory_order_acquire); }
+  Stats& stats() { return stats_; }
+  ring::Occupancy occupancy() { return ring_.occupancy(); }
+  const SlotMemory& memory() const { return memory_; }
+  std::uint32_t capacity() const { return ring_.capacity(); }
+  std::uint32_t max_batch_size() const { return max_batch_size_; }
+
+  /// Throws ClosedError in a child process forked after construction.
+  void check_process() const;
+
+  /// Pipelines now alive in the process; a leak test looks at it.
+  static std::int64_t alive() { return alive_.load(std::memory_order_relaxed); }
+
+ private:
+  friend class Claim;
+
+  /// What is known of a claimed unit, kept at its first slot.
+  struct UnitRecord {
+    std::shared_ptr<Request> request;
+    std::uint32_t first_row = 0;
+    std::vector<std::byte*> inputs;
+    std::vector<Shape> shapes;
+  };
+
+  /// What a thread that runs batches reuses from one to the next.
+  struct Runner {
+    ring::TakenBatch taken;
+    Batch batch;
+    std::vector<std::shared_ptr<Request>> requests;
+    std::vector<std::shared_ptr<Notifier>> notifiers;
+  };
+
+  bool run_one(Runner& runner, bool continues);
+  void execute(Runner& runner);
+  void prepare(Runner& runner);
+  std::string try_run(const Batch& batch, std::int64_t& compute_ns);
+  void run_singly(Runner& runner, std::vector<std::string>& errors);
+  void complete(Runner& runner, const std::vector<std::string>& errors, std::int64_t compute_ns);
+  void resolve_expired(ring::TakenBatch& taken);
+  bool withdraw(Request& request);
+  void end(const std::shared_ptr<Request>& request, Outcome outcome, const std::string& error);
+  void count(Outcome outcome);
+  void lane_loop();
+
+  /// The number of the batch that a request published now will probably be in. Those who wait for
+  /// the same batch sleep on the same word, so that one system call wakes them all.
+  std::uint32_t expected_batch() const;
+  static Runner& this_threads_runner();
+
+  static constexpr std::size_t kWaitWords = 64;
+  static std::atomic<std::int64_t> alive_;
+
+  std::shared_ptr<Executor> executor_;
+  const std::uint32_t max_batch_size_;
+  const bool may_lead_;
+  const std::uint32_t process_generation_;
+  Stats stats_;
+  SlotMemory memory_;
+  ring::Ring ring_;
+  std::vector<UnitRecord> records_;
+  std::array<ring::WaitWord, kWaitWords> wait_words_;
+  std::atomic<std::uint32_t> forming_{0};
+  std::atomic<bool> closed_{false}, stopping_{false};
+  std::mutex closing_;
+  Reaper reaper_;
+  std::vector<std::thread> lanes_;
+};
+
+class Claim {
+ public:
+  Claim() = default;
+  Claim(std::shared_ptr<Pipeline> pipeline, ring::Unit unit);
+  Claim(Claim&& other) noexcept;
+  Claim& operator=(Claim&& other) noexcept;
+  ~Claim() { release(); }
+
+  /// Gives the slots back unpublished; nothing happens when they were published or released.
+  void release();
+
+  /// Addresses of the inputs, in the model's order, while the claim is held.
+  const std::vector<std::byte*>& inputs() const;
+  const std::vector<Shape>& shapes() const;
+  std::uint32_t rows() const { return unit_.count; }
+  bool held() const { return pipeline_ != nullptr; }
+
+ private:
+  friend class Pipeline;
+  std::shared_ptr<Pipeline> pipeline_;
+  ring::Unit unit_;
+};
+
+}  // namespace trtinfer::pipeline

@@ -1,0 +1,63 @@
+#include "pipeline/reaper.hpp"
+
+#include <algorithm>
+#include <chrono>
+
+namespace trtinfer::pipeline {
+
+void Reaper::watch(const std::shared_ptr<Request>& request) {
+  std::lock_guard lock(mutex_);
+  if (stopping_) return;
+  const bool earliest = entries_.empty() || request->deadline < entries_.front().deadline;
+  if (entries_.size() >= prune_at_) prune();
+  entries_.push_back({request->deadline, request});
+  std::push_heap(entries_.begin(), entries_.end(), std::greater<>());
+  if (!thread_.joinable()) thread_ = std::thread([this] { loop(); });
+  if (earliest) changed_.notify_one();
+}
+
+void Reaper::prune() {
+  std::erase_if(entries_, [](const Entry& entry) {
+    const std::shared_ptr<Request> request = entry.request.lock();
+    return request == nullptr || request->done();
+  });
+  std::make_heap(entries_.begin(), entries_.end(), std::greater<>());
+  prune_at_ = std::max<std::size_t>(1024, 2 * entries_.size());
+}
+
+void Reaper::loop() {
+  std::unique_lock lock(mutex_);
+  while (!stopping_) {
+    if (entries_.empty()) {
+      changed_.wait(lock);
+      continue;
+    }
+    const Entry entry = entries_.front();
+    const std::shared_ptr<Request> request = entry.request.lock();
+    const bool ended = request == nullptr || request->done();
+    if (!ended && ring::now() < entry.deadline) {
+      const std::chrono::steady_clock::time_point until{std::chrono::nanoseconds(entry.deadline)};
+      changed_.wait_until(lock, until);
+      continue;
+    }
+    std::pop_heap(entries_.begin(), entries_.end(), std::greater<>());
+    entries_.pop_back();
+    if (ended) continue;
+    lock.unlock();
+    expire_(request);
+    lock.lock();
+  }
+}
+
+void Reaper::stop() {
+  {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  changed_.notify_one();
+  if (thread_.joinable()) thread_.join();
+}
+
+void Reaper::abandon() { new std::thread(std::move(thread_)); }
+
+}  // namespace trtinfer::pipeline

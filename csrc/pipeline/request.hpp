@@ -1,0 +1,84 @@
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "pipeline/tensor_spec.hpp"
+#include "ring/ring.hpp"
+
+namespace trtinfer::pipeline {
+
+class Notifier;
+
+/// How a request ended; it ends exactly once.
+enum class Outcome : std::uint32_t {
+  kPending,
+  kCompleted,
+  kFailed,     ///< the backend reported an error for it
+  kExpired,    ///< its deadline passed
+  kCancelled,  ///< the caller took it back before it was launched
+  kClosed,     ///< the session was closed without draining
+};
+
+/// An output of a finished request; `data` keeps the memory alive.
+struct OutputTensor {
+  Shape shape;
+  std::shared_ptr<std::byte> data;
+};
+
+/// One inference asked for, from claim to completion. Shared by the caller and the batch that runs
+/// it: a caller that gave up leaves the memory valid until the batch is done.
+/// Thread-safe where said; everything else belongs to the lane while launched, then to the caller.
+class Request {
+ public:
+  explicit Request(std::uint32_t rows, bool has_batch_axis);
+  ~Request();
+  Request(const Request&) = delete;
+  Request& operator=(const Request&) = delete;
+
+  /// Ends the request; false when it had already ended. Thread-safe.
+  bool resolve(Outcome outcome, const std::string& error = {});
+
+  /// kPending until the request has ended. Thread-safe.
+  Outcome outcome() const;
+  bool done() const { return outcome() != Outcome::kPending; }
+  const std::string& error() const { return error_; }
+
+  /// Notes that one of the request's units is through; true for the last one. Thread-safe.
+  bool finish_unit() { return units_left.fetch_sub(1, std::memory_order_acq_rel) == 1; }
+
+  /// Allocates the outputs whose row shape is known, all in one block.
+  void allocate_outputs(const std::vector<TensorSpec>& specs);
+
+  /// Memory of output `index` with the shape of `rows` rows; allocated now if it was not before.
+  /// `row` is the shape of one row (of the whole tensor when the model is not batched).
+  std::byte* output(std::size_t index, const TensorSpec& spec, const Shape& row, bool batched);
+
+  const std::uint32_t rows;       ///< samples
+  const bool has_batch_axis;      ///< whether inputs and outputs carry the batch axis
+  std::vector<ring::Unit> units;  ///< the slots it was published in
+  std::atomic<std::uint32_t> units_left{1};
+  std::atomic<bool> launched{false};
+  std::vector<OutputTensor> outputs;
+  ring::Nanoseconds arrival = 0, deadline = ring::kNever;
+  ring::Nanoseconds launched_at = 0;
+  std::uint32_t wait_word = 0;             ///< which of the pipeline's words its caller sleeps on
+  std::shared_ptr<Notifier> notifier;      ///< null: a caller waits for it in a call
+  std::shared_ptr<void> cookie;            ///< the notifier's reader's; the core never looks at it
+  std::shared_ptr<void> payload;           ///< inputs, then outputs, of an opaque request; likewise
+
+  /// Requests now alive in the process; a leak test looks at it.
+  static std::int64_t alive() { return alive_.load(std::memory_order_relaxed); }
+
+ private:
+  static constexpr std::uint32_t kResolving = 0xffffffffu;
+  std::atomic<std::uint32_t> state_{0};
+  std::string error_;
+  static std::atomic<std::int64_t> alive_;
+};
+
+}  // namespace trtinfer::pipeline
