@@ -1,4 +1,5 @@
 // Python face of csrc/preprocess.
+#include <pybind11/native_enum.h>
 #include <pybind11/numpy.h>
 #include <pybind11/operators.h>
 #include <pybind11/stl.h>
@@ -29,8 +30,10 @@ py::dtype dtype_of(const Recipe& recipe) {
 
 // Borrows a height x width x 3 uint8 array whose rows may lie apart.
 ImageView view_of(const py::array& image) {
-  const bool fits = image.dtype().is(py::dtype::of<std::uint8_t>()) && image.ndim() == 3 &&
-                    image.shape(2) == 3 && image.strides(2) == 1 && image.strides(1) == 3;
+  // The stride of an axis of length 1 means nothing.
+  const bool fits = image.dtype().kind() == 'u' && image.itemsize() == 1 && image.ndim() == 3 &&
+                    image.shape(2) == 3 && image.strides(2) == 1 &&
+                    (image.shape(1) == 1 || image.strides(1) == 3);
   if (!fits) {
     throw py::value_error("expected a uint8 array of height x width x 3 with whole rows, got " +
                           py::repr(image.attr("dtype")).cast<std::string>() + " of shape " +
@@ -56,22 +59,29 @@ py::array run(const HostPreprocessor& preprocessor, const py::array& image) {
 }
 
 void register_enums(py::module_& m) {
-  py::enum_<Resize>(m, "Resize")
+  py::native_enum<Resize>(m, "Resize", "enum.Enum")
       .value("NONE", Resize::kNone)
       .value("SHORT_SIDE", Resize::kShortSide)
       .value("EXACT", Resize::kExact)
-      .value("LETTERBOX", Resize::kLetterbox);
-  py::enum_<Filter>(m, "Filter")
+      .value("LETTERBOX", Resize::kLetterbox)
+      .finalize();
+  py::native_enum<Filter>(m, "Filter", "enum.Enum")
       .value("BILINEAR", Filter::kBilinear)
       .value("BICUBIC", Filter::kBicubic)
-      .value("OPENCV_LINEAR", Filter::kOpencvLinear);
-  py::enum_<PassOrder>(m, "PassOrder")
+      .value("OPENCV_LINEAR", Filter::kOpencvLinear)
+      .finalize();
+  py::native_enum<PassOrder>(m, "PassOrder", "enum.Enum")
       .value("HORIZONTAL_FIRST", PassOrder::kHorizontalFirst)
-      .value("PILLOW13", PassOrder::kPillow13);
-  py::enum_<ChannelOrder>(m, "ChannelOrder")
+      .value("PILLOW13", PassOrder::kPillow13)
+      .finalize();
+  py::native_enum<ChannelOrder>(m, "ChannelOrder", "enum.Enum")
       .value("RGB", ChannelOrder::kRgb)
-      .value("BGR", ChannelOrder::kBgr);
-  py::enum_<Dtype>(m, "Dtype").value("FLOAT32", Dtype::kFloat32).value("FLOAT16", Dtype::kFloat16);
+      .value("BGR", ChannelOrder::kBgr)
+      .finalize();
+  py::native_enum<Dtype>(m, "Dtype", "enum.Enum")
+      .value("FLOAT32", Dtype::kFloat32)
+      .value("FLOAT16", Dtype::kFloat16)
+      .finalize();
 }
 
 }  // namespace
