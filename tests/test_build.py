@@ -72,6 +72,19 @@ def test_probe_is_consistent() -> None:
     assert (probe.runtime_version >= 12080) == probe.compiled
 
 
+def test_kernels_without_a_gpu_raise_and_do_not_crash() -> None:
+    absent = len(_core.probe_cuda().devices)
+    with pytest.raises(RuntimeError, match="CUDA error"):
+        _core.code_architecture(absent)
+
+
+@pytest.mark.gpu
+def test_kernels_run_on_every_gpu() -> None:
+    for device in _core.probe_cuda().devices:
+        major, minor = device.compute_capability
+        assert 750 <= _core.code_architecture(device.index) <= 100 * major + 10 * minor
+
+
 @pytest.mark.gpu
 def test_probe_lists_every_gpu() -> None:
     probe = _core.probe_cuda()

@@ -24,6 +24,8 @@ void register_cuda(py::module_& m) {
       .def_readonly("reason", &Probe::reason)
       .def_readonly("devices", &Probe::devices);
   m.def("probe_cuda", &cuda::probe, py::call_guard<py::gil_scoped_release>());
+  m.def("code_architecture", &cuda::code_architecture, py::arg("device"),
+        py::call_guard<py::gil_scoped_release>());
 }
 
 }  // namespace trtinfer::bindings

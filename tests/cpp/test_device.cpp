@@ -19,6 +19,17 @@ void probe_says_why_there_is_no_gpu() {
   }
 }
 
+void kernels_run_on_every_gpu_and_nowhere_else() {
+  const cuda::Probe found = cuda::probe();
+  for (const cuda::Device& device : found.devices) {
+    const auto [major, minor] = device.compute_capability;
+    const int architecture = cuda::code_architecture(device.index);
+    CHECK(architecture >= 750 && architecture <= 100 * major + 10 * minor);
+  }
+  const int absent = static_cast<int>(found.devices.size());
+  CHECK_THROWS(cuda::code_architecture(absent), cuda::Error);
+}
+
 void check_names_the_call_and_the_code() {
   cuda::check(0, "cudaMalloc");
   try {
@@ -43,6 +54,7 @@ void absence_is_told_from_faults() {
 
 int main() {
   probe_says_why_there_is_no_gpu();
+  kernels_run_on_every_gpu_and_nowhere_else();
   check_names_the_call_and_the_code();
   absence_is_told_from_faults();
 }
