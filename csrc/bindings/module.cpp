@@ -4,6 +4,10 @@
 PYBIND11_MODULE(_core, m) {
   m.doc() = "Native core of trtinfer.";
   m.attr("__version__") = TRTINFER_VERSION;
+  trtinfer::bindings::register_errors(m);
   trtinfer::bindings::register_cuda(m);
   trtinfer::bindings::register_preprocess(m);
+  trtinfer::bindings::register_onnxruntime(m);
+  trtinfer::bindings::register_notifier(m);
+  trtinfer::bindings::register_pipeline(m);
 }

@@ -106,7 +106,7 @@ void register_preprocess(py::module_& m) {
       .def("validate", &Recipe::validate)
       .def_property_readonly("has_fixed_output", &Recipe::has_fixed_output)
       .def(py::self == py::self);
-  py::class_<HostPreprocessor>(m, "HostPreprocessor")
+  py::class_<HostPreprocessor, std::shared_ptr<HostPreprocessor>>(m, "HostPreprocessor")
       .def(py::init<const Recipe&, int>(), py::arg("recipe"), py::arg("threads") = 1)
       .def("output_shape", &HostPreprocessor::output_shape, py::arg("height"), py::arg("width"))
       .def("output_bytes", &HostPreprocessor::output_bytes, py::arg("height"), py::arg("width"))

@@ -5,7 +5,11 @@
 
 namespace trtinfer::bindings {
 
+void register_errors(pybind11::module_& m);
 void register_cuda(pybind11::module_& m);
 void register_preprocess(pybind11::module_& m);
+void register_onnxruntime(pybind11::module_& m);
+void register_notifier(pybind11::module_& m);
+void register_pipeline(pybind11::module_& m);
 
 }  // namespace trtinfer::bindings

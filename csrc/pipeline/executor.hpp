@@ -38,6 +38,9 @@ class Executor {
   virtual ~Executor() = default;
   virtual void run(const Batch& batch) = 0;
 
+  /// Units with equal keys may share a batch; `shapes` are those of one unit's inputs.
+  virtual std::uint64_t batch_key(const std::vector<Shape>& shapes) const = 0;
+
   /// Outputs as a request without batch axis sees them; used to allocate them ahead of the run.
   virtual const std::vector<TensorSpec>& outputs() const = 0;
 };

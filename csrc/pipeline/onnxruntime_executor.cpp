@@ -27,6 +27,17 @@ OnnxRuntimeExecutor::OnnxRuntimeExecutor(
   }
 }
 
+std::uint64_t OnnxRuntimeExecutor::batch_key(const std::vector<Shape>& shapes) const {
+  std::uint64_t key = 0xcbf29ce484222325u;  // FNV-1a over the dimensions of one row
+  if (preprocessor_ != nullptr) return key;  // images of any size become rows of one size
+  for (const Shape& shape : shapes) {
+    for (std::size_t i = 1; i < shape.size(); ++i) {
+      key = (key ^ static_cast<std::uint64_t>(shape[i])) * 0x100000001b3u;
+    }
+  }
+  return key;
+}
+
 std::uint32_t OnnxRuntimeExecutor::run_rows(const Batch& batch) const {
   return options_.batching == Batching::kFixed ? options_.fixed_batch : batch.rows;
 }

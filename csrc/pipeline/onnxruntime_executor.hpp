@@ -35,6 +35,7 @@ class OnnxRuntimeExecutor : public Executor {
                       const OnnxRuntimeExecutorOptions& options);
 
   void run(const Batch& batch) override;
+  std::uint64_t batch_key(const std::vector<Shape>& shapes) const override;
   const std::vector<TensorSpec>& outputs() const override { return outputs_; }
 
  private:

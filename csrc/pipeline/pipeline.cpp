@@ -51,24 +51,35 @@ void Pipeline::check_process() const {
       "child: open a session after the fork");
 }
 
-Claim Pipeline::claim(std::uint32_t rows, const std::vector<Shape>& shapes, Nanoseconds deadline) {
+ring::ClaimStatus Pipeline::claim_unit(std::uint32_t rows, const std::vector<Shape>& shapes,
+                                       Nanoseconds deadline, Claim& claim) {
   check_process();
   ring::Unit unit;
-  switch (ring_.claim(rows, memory_.unit_bytes(shapes), deadline, unit)) {
-    case ring::ClaimStatus::kClosed:
-      throw ClosedError("the session is closed");
-    case ring::ClaimStatus::kFull:
-      stats_.rejected.fetch_add(1, std::memory_order_relaxed);
-      throw FullError("no room for a request: " +
-                      std::to_string(ring_.capacity() - ring_.occupancy().free) + " of " +
-                      std::to_string(ring_.capacity()) + " slots are taken");
-    case ring::ClaimStatus::kClaimed:
-      break;
-  }
+  const ring::ClaimStatus status = ring_.claim(rows, memory_.unit_bytes(shapes), deadline, unit);
+  if (status == ring::ClaimStatus::kClosed) throw ClosedError("the session is closed");
+  if (status == ring::ClaimStatus::kFull) return status;
   UnitRecord& record = records_[unit.slot];
   if (!memory_.is_static()) record.shapes = shapes;
   memory_.locate(ring_, unit, record.shapes, record.inputs);
-  return Claim(shared_from_this(), unit);
+  claim = Claim(shared_from_this(), unit);
+  return status;
+}
+
+std::optional<Claim> Pipeline::try_claim(std::uint32_t rows, const std::vector<Shape>& shapes) {
+  Claim claim;
+  if (claim_unit(rows, shapes, 0, claim) == ring::ClaimStatus::kFull) return std::nullopt;
+  return claim;
+}
+
+Claim Pipeline::claim(std::uint32_t rows, const std::vector<Shape>& shapes, Nanoseconds deadline) {
+  Claim claim;
+  if (claim_unit(rows, shapes, deadline, claim) == ring::ClaimStatus::kClaimed) return claim;
+  stats_.rejected.fetch_add(1, std::memory_order_relaxed);
+  throw FullError("no room for the request: " +
+                  std::to_string(ring_.capacity() - ring_.occupancy().free) + " of " +
+                  std::to_string(ring_.capacity()) +
+                  " slots are taken; wait with timeout=, raise capacity= (or arena_bytes= for "
+                  "large inputs), or send less");
 }
 
 std::shared_ptr<Request> Pipeline::make_request(std::uint32_t rows, bool has_batch_axis) {
@@ -87,14 +98,9 @@ void Pipeline::publish(Claim&& claim, const std::shared_ptr<Request>& request,
   record.first_row = first_row;
   request->units.push_back(unit);
   if (first_row == 0) request->wait_word = expected_batch() % kWaitWords;
-  std::uint64_t key = 0xcbf29ce484222325u;  // FNV-1a over the dimensions of one row
-  for (const Shape& shape : record.shapes) {
-    for (std::size_t i = 0; i < shape.size(); ++i) {
-      key = (key ^ static_cast<std::uint64_t>(shape[i])) * 0x100000001b3u;
-    }
-  }
   if (first_row == 0) stats_.accepted.fetch_add(1, std::memory_order_relaxed);
-  const ring::Schedule schedule{priority, request->arrival, request->deadline, key};
+  const ring::Schedule schedule{priority, request->arrival, request->deadline,
+                                executor_->batch_key(record.shapes)};
   if (!ring_.publish(unit, schedule, wake)) {
     record.request.reset();
     if (first_row == 0) {

@@ -49,6 +49,9 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
   /// until `deadline` (0: not at all). Throws FullError, ClosedError.
   Claim claim(std::uint32_t rows, const std::vector<Shape>& shapes, ring::Nanoseconds deadline);
 
+  /// The same without waiting, and without counting a refusal: nothing when the ring is full.
+  std::optional<Claim> try_claim(std::uint32_t rows, const std::vector<Shape>& shapes);
+
   /// Readies a request: arrival is now, outputs of known shape are allocated.
   std::shared_ptr<Request> make_request(std::uint32_t rows, bool has_batch_axis);
 
@@ -102,6 +105,8 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
     std::vector<std::shared_ptr<Notifier>> notifiers;
   };
 
+  ring::ClaimStatus claim_unit(std::uint32_t rows, const std::vector<Shape>& shapes,
+                               ring::Nanoseconds deadline, Claim& claim);
   bool run_one(Runner& runner, bool continues);
   void execute(Runner& runner);
   void prepare(Runner& runner);

@@ -1,0 +1,63 @@
+#include "bindings/errors.hpp"
+
+#include <cstdio>
+#include <exception>
+
+#include "bindings/register.hpp"
+#include "pipeline/executor.hpp"
+#include "pipeline/pipeline.hpp"
+
+namespace py = pybind11;
+
+namespace trtinfer::bindings {
+
+py::object make_error(const char* name, const std::string& message) {
+  return py::module_::import("trtinfer.errors").attr(name)(message);
+}
+
+void raise_error(const char* name, const std::string& message) {
+  const py::object error = make_error(name, message);
+  PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.ptr())), error.ptr());
+  throw py::error_already_set();
+}
+
+py::object outcome_error(const pipeline::Request& request) {
+  switch (request.outcome()) {
+    case pipeline::Outcome::kExpired: {
+      char text[96];
+      std::snprintf(text, sizeof text, "the timeout of %.6g s, counted from arrival, ran out",
+                    static_cast<double>(request.deadline - request.arrival) * 1e-9);
+      return make_error("DeadlineExceededError", text);
+    }
+    case pipeline::Outcome::kCancelled:
+      return py::module_::import("concurrent.futures").attr("CancelledError")();
+    case pipeline::Outcome::kClosed:
+      return make_error("ClosedError", "the session was closed before the request was launched");
+    default:
+      return make_error("BackendError", request.error());
+  }
+}
+
+std::shared_ptr<void> hold(py::object object) {
+  return {object.release().ptr(), [](void* held) {
+            if (Py_IsInitialized() == 0) return;
+            const py::gil_scoped_acquire locked;
+            Py_DECREF(static_cast<PyObject*>(held));
+          }};
+}
+
+void register_errors(py::module_&) {
+  py::register_local_exception_translator([](std::exception_ptr raised) {
+    try {
+      if (raised) std::rethrow_exception(raised);
+    } catch (const pipeline::FullError& error) {
+      const py::object converted = make_error("QueueFullError", error.what());
+      PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(converted.ptr())), converted.ptr());
+    } catch (const pipeline::ClosedError& error) {
+      const py::object converted = make_error("ClosedError", error.what());
+      PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(converted.ptr())), converted.ptr());
+    }
+  });
+}
+
+}  // namespace trtinfer::bindings

@@ -1,0 +1,25 @@
+// How the core's errors become those of trtinfer.errors.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <memory>
+#include <string>
+
+#include "pipeline/request.hpp"
+
+namespace trtinfer::bindings {
+
+/// An instance of the class `name` of trtinfer.errors.
+pybind11::object make_error(const char* name, const std::string& message);
+
+/// Raises the class `name` of trtinfer.errors.
+[[noreturn]] void raise_error(const char* name, const std::string& message);
+
+/// The exception that stands for how a request ended; the request has not completed.
+pybind11::object outcome_error(const pipeline::Request& request);
+
+/// Keeps a Python object alive from code that may not hold the GIL.
+std::shared_ptr<void> hold(pybind11::object object);
+
+}  // namespace trtinfer::bindings

@@ -1,0 +1,128 @@
+#include "bindings/layout.hpp"
+
+#include <cstring>
+
+namespace py = pybind11;
+
+namespace trtinfer::bindings {
+
+using pipeline::Shape;
+using pipeline::TensorSpec;
+
+namespace {
+
+// Below this, copying into NumPy's own memory is cheaper than wrapping ours.
+constexpr std::size_t kCopyBytes = 4096;
+
+// From here on, other threads are let in while the bytes are copied.
+constexpr std::size_t kUnlockedCopyBytes = 1 << 16;
+
+bool fits(const TensorSpec& spec, const py::ssize_t* shape) {
+  for (std::size_t i = 0; i < spec.shape.size(); ++i) {
+    if (spec.shape[i] >= 0 && spec.shape[i] != shape[i]) return false;
+  }
+  return true;
+}
+
+py::capsule keep_alive(std::shared_ptr<void> owner) {
+  return {new std::shared_ptr<void>(std::move(owner)), [](void* held) {
+            auto* owner = static_cast<std::shared_ptr<void>*>(held);
+            delete owner;
+          }};
+}
+
+}  // namespace
+
+bool Layout::match_one(std::size_t input, py::handle value, ParsedInputs& parsed) const {
+  const Tensor& tensor = inputs_[input];
+  if (!py::isinstance<py::array>(value)) return false;
+  py::array array = py::reinterpret_borrow<py::array>(value);
+  if (!array.dtype().is(tensor.dtype) && !array.dtype().equal(tensor.dtype)) return false;
+  if ((array.flags() & py::array::c_style) == 0) return false;
+  const auto rank = static_cast<py::ssize_t>(tensor.spec.shape.size());
+  const bool has_batch_axis = batched_ && array.ndim() == rank + 1;
+  if (array.ndim() != rank && !has_batch_axis) return false;
+  if (!fits(tensor.spec, array.shape() + (has_batch_axis ? 1 : 0))) return false;
+  const py::ssize_t rows = has_batch_axis ? array.shape(0) : 1;
+  if (rows <= 0) return false;
+  if (input == 0) {
+    parsed.rows = static_cast<std::uint32_t>(rows);
+    parsed.has_batch_axis = has_batch_axis;
+  } else if (parsed.rows != rows || parsed.has_batch_axis != has_batch_axis) {
+    return false;
+  }
+  parsed.arrays.push_back(std::move(array));
+  return true;
+}
+
+bool Layout::match(py::handle x, ParsedInputs& parsed) const {
+  if (!PyDict_CheckExact(x.ptr())) return inputs_.size() == 1 && match_one(0, x, parsed);
+  if (static_cast<std::size_t>(PyDict_Size(x.ptr())) != inputs_.size()) return false;
+  parsed.arrays.reserve(inputs_.size());
+  for (std::size_t i = 0; i < inputs_.size(); ++i) {
+    PyObject* value = PyDict_GetItemWithError(x.ptr(), inputs_[i].name.ptr());
+    if (value == nullptr || !match_one(i, value, parsed)) return false;
+  }
+  return true;
+}
+
+std::vector<Shape> Layout::unit_shapes(const ParsedInputs& parsed, std::uint32_t rows) const {
+  std::vector<Shape> shapes;
+  for (const py::array& array : parsed.arrays) {
+    Shape shape(array.shape(), array.shape() + array.ndim());
+    if (batched_ && !parsed.has_batch_axis) shape.insert(shape.begin(), 1);
+    if (batched_) shape[0] = rows;
+    shapes.push_back(std::move(shape));
+  }
+  return shapes;
+}
+
+void Layout::fill(const ParsedInputs& parsed, std::uint32_t first,
+                  const pipeline::Claim& claim) const {
+  for (std::size_t i = 0; i < parsed.arrays.size(); ++i) {
+    const std::size_t row_bytes = static_cast<std::size_t>(parsed.arrays[i].nbytes()) / parsed.rows;
+    const std::size_t bytes = row_bytes * (batched_ ? claim.rows() : 1);
+    const auto* from = static_cast<const std::byte*>(parsed.arrays[i].data()) + row_bytes * first;
+    if (bytes < kUnlockedCopyBytes) {
+      std::memcpy(claim.inputs()[i], from, bytes);
+    } else {
+      const py::gil_scoped_release unlocked;
+      std::memcpy(claim.inputs()[i], from, bytes);
+    }
+  }
+}
+
+py::dict Layout::views(const std::shared_ptr<pipeline::Pipeline>& pipeline,
+                       const pipeline::Claim& claim, bool has_batch_axis) const {
+  py::dict views;
+  for (std::size_t i = 0; i < inputs_.size(); ++i) {
+    Shape shape = claim.shapes().empty() ? inputs_[i].spec.shape : claim.shapes()[i];
+    if (claim.shapes().empty() && batched_ && has_batch_axis) {
+      shape.insert(shape.begin(), claim.rows());
+    } else if (!claim.shapes().empty() && batched_ && !has_batch_axis) {
+      shape.erase(shape.begin());
+    }
+    views[inputs_[i].name] =
+        py::array(inputs_[i].dtype, shape, claim.inputs()[i], keep_alive(pipeline));
+  }
+  return views;
+}
+
+py::dict Layout::outputs(const pipeline::Request& request) const {
+  py::dict result;
+  for (std::size_t i = 0; i < outputs_.size(); ++i) {
+    const pipeline::OutputTensor& tensor = request.outputs[i];
+    const std::size_t bytes = pipeline::byte_count(outputs_[i].spec.type, tensor.shape);
+    if (bytes < kCopyBytes) {
+      py::array array(outputs_[i].dtype, tensor.shape);
+      if (bytes > 0) std::memcpy(array.mutable_data(), tensor.data.get(), bytes);
+      result[outputs_[i].name] = std::move(array);
+    } else {
+      result[outputs_[i].name] =
+          py::array(outputs_[i].dtype, tensor.shape, tensor.data.get(), keep_alive(tensor.data));
+    }
+  }
+  return result;
+}
+
+}  // namespace trtinfer::bindings

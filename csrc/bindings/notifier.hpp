@@ -1,0 +1,33 @@
+// Python face of pipeline::Notifier.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <memory>
+#include <vector>
+
+#include "bindings/layout.hpp"
+#include "pipeline/notifier.hpp"
+
+namespace trtinfer::bindings {
+
+/// Hands ended requests to Python, each with the cookie that it was submitted with.
+class NotifierHandle {
+ public:
+  NotifierHandle() : notifier_(std::make_shared<pipeline::Notifier>()) {}
+
+  /// What `drain` needs to know of a request: its cookie and how to build its outputs.
+  static std::shared_ptr<void> make_cookie(pybind11::object cookie,
+                                           std::shared_ptr<const Layout> layout);
+
+  /// (cookie, error or None, outputs or None) of each request that ended since the last call.
+  pybind11::list drain();
+
+  const std::shared_ptr<pipeline::Notifier>& get() const { return notifier_; }
+
+ private:
+  std::shared_ptr<pipeline::Notifier> notifier_;
+  std::vector<std::shared_ptr<pipeline::Request>> ended_;
+};
+
+}  // namespace trtinfer::bindings

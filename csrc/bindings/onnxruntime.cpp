@@ -1,0 +1,56 @@
+// Python face of csrc/onnxruntime.
+#include "onnxruntime/model.hpp"
+
+#include <pybind11/stl.h>
+
+#include <memory>
+
+#include "bindings/errors.hpp"
+#include "bindings/register.hpp"
+
+namespace py = pybind11;
+
+namespace trtinfer::bindings {
+
+using onnxruntime::Api;
+using onnxruntime::Model;
+using onnxruntime::ModelOptions;
+using onnxruntime::ValueInfo;
+
+namespace {
+
+std::shared_ptr<Model> open_model(const std::string& library, const std::string& model,
+                                  bool from_bytes, const ModelOptions& options) {
+  try {
+    const py::gil_scoped_release unlocked;
+    return std::make_shared<Model>(Api::load(library), model, from_bytes, options);
+  } catch (const std::runtime_error& error) {
+    raise_error("ModelError", error.what());
+  }
+}
+
+}  // namespace
+
+void register_onnxruntime(py::module_& m) {
+  py::class_<ValueInfo>(m, "OnnxRuntimeValueInfo")
+      .def_readonly("name", &ValueInfo::name)
+      .def_readonly("is_tensor", &ValueInfo::is_tensor)
+      .def_readonly("element_type", &ValueInfo::element_type)
+      .def_readonly("shape", &ValueInfo::shape)
+      .def_readonly("symbols", &ValueInfo::symbols);
+
+  py::class_<Model, std::shared_ptr<Model>>(m, "OnnxRuntimeModel")
+      .def(py::init([](const std::string& library, const py::object& model, int intra_op_threads,
+                       int inter_op_threads, const std::map<std::string, std::string>& config) {
+             const bool from_bytes = py::isinstance<py::bytes>(model);
+             return open_model(library, model.cast<std::string>(), from_bytes,
+                               {intra_op_threads, inter_op_threads, 99, config});
+           }),
+           py::arg("library"), py::arg("model"), py::arg("intra_op_threads"),
+           py::arg("inter_op_threads"), py::arg("config"))
+      .def_property_readonly("inputs", &Model::inputs)
+      .def_property_readonly("outputs", &Model::outputs)
+      .def_property_readonly("metadata", &Model::metadata);
+}
+
+}  // namespace trtinfer::bindings
