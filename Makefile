@@ -41,7 +41,8 @@ types: $(STAMPS)/installed $(STAMPS)/dev
 
 tidy: $(STAMPS)/dev
 	$(CMAKE) -B build/tidy
-	$(BIN)/clang-tidy --quiet -p build/tidy $(filter-out csrc/bindings/% tests/%,$(filter %.cpp,$(CXX_FILES)))
+	printf '%s\n' $(filter-out csrc/bindings/% tests/%,$(filter %.cpp,$(CXX_FILES))) | \
+	  xargs -n 3 -P $$(nproc) $(BIN)/clang-tidy --quiet -p build/tidy
 
 cpp: $(STAMPS)/dev
 	$(CMAKE) -B build/cpp
