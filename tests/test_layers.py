@@ -35,6 +35,7 @@ MODULE_ORDER = [
     "onnxruntime_backend",
     "metrics",
     "session",
+    "model_metadata",
     "labels",
     "checkpoint",
     "efficientnet_lite0",
