@@ -15,9 +15,12 @@ py::object make_error(const char* name, const std::string& message) {
   return py::module_::import("trtinfer.errors").attr(name)(message);
 }
 
-void raise_error(const char* name, const std::string& message) {
-  const py::object error = make_error(name, message);
+void set_error(const py::object& error) {
   PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.ptr())), error.ptr());
+}
+
+void raise_error(const char* name, const std::string& message) {
+  set_error(make_error(name, message));
   throw py::error_already_set();
 }
 
@@ -51,11 +54,11 @@ void register_errors(py::module_&) {
     try {
       if (raised) std::rethrow_exception(raised);
     } catch (const pipeline::FullError& error) {
-      const py::object converted = make_error("QueueFullError", error.what());
-      PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(converted.ptr())), converted.ptr());
+      set_error(make_error("QueueFullError", error.what()));
     } catch (const pipeline::ClosedError& error) {
-      const py::object converted = make_error("ClosedError", error.what());
-      PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(converted.ptr())), converted.ptr());
+      set_error(make_error("ClosedError", error.what()));
+    } catch (const pipeline::TooLargeError& error) {
+      set_error(make_error("InputError", error.what()));
     }
   });
 }

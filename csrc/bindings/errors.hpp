@@ -13,6 +13,9 @@ namespace trtinfer::bindings {
 /// An instance of the class `name` of trtinfer.errors.
 pybind11::object make_error(const char* name, const std::string& message);
 
+/// Sets an exception object as the one being raised.
+void set_error(const pybind11::object& error);
+
 /// Raises the class `name` of trtinfer.errors.
 [[noreturn]] void raise_error(const char* name, const std::string& message);
 

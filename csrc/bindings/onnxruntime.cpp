@@ -1,6 +1,7 @@
 // Python face of csrc/onnxruntime.
 #include "onnxruntime/model.hpp"
 
+#include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
 #include <memory>
@@ -15,6 +16,7 @@ namespace trtinfer::bindings {
 using onnxruntime::Api;
 using onnxruntime::Model;
 using onnxruntime::ModelOptions;
+using onnxruntime::Value;
 using onnxruntime::ValueInfo;
 
 namespace {
@@ -27,6 +29,33 @@ std::shared_ptr<Model> open_model(const std::string& library, const std::string&
   } catch (const std::runtime_error& error) {
     raise_error("ModelError", error.what());
   }
+}
+
+// One direct run, as ONNX Runtime's own: arrays in the model's order, C-contiguous, exact dtypes.
+std::vector<py::array> run(const Model& model, const std::vector<py::array>& arrays,
+                           const std::vector<py::dtype>& output_dtypes) {
+  std::vector<Value> inputs, outputs(model.outputs().size());
+  for (std::size_t i = 0; i < arrays.size(); ++i) {
+    inputs.push_back({const_cast<void*>(arrays[i].data()),
+                      static_cast<std::size_t>(arrays[i].nbytes()),
+                      model.inputs().at(i).element_type,
+                      {arrays[i].shape(), arrays[i].shape() + arrays[i].ndim()},
+                      nullptr});
+  }
+  try {
+    const py::gil_scoped_release unlocked;
+    model.run(inputs, outputs);
+  } catch (const std::runtime_error& error) {
+    raise_error("BackendError", error.what());
+  }
+  std::vector<py::array> results;
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    const py::capsule owner(new std::shared_ptr<void>(outputs[i].owner), [](void* held) {
+      delete static_cast<std::shared_ptr<void>*>(held);
+    });
+    results.emplace_back(output_dtypes.at(i), outputs[i].shape, outputs[i].data, owner);
+  }
+  return results;
 }
 
 }  // namespace
@@ -48,6 +77,7 @@ void register_onnxruntime(py::module_& m) {
            }),
            py::arg("library"), py::arg("model"), py::arg("intra_op_threads"),
            py::arg("inter_op_threads"), py::arg("config"))
+      .def("run", &run, py::arg("inputs"), py::arg("output_dtypes"))
       .def_property_readonly("inputs", &Model::inputs)
       .def_property_readonly("outputs", &Model::outputs)
       .def_property_readonly("metadata", &Model::metadata);

@@ -72,6 +72,7 @@ struct Delivery {
   py::object cookie;
   std::optional<double> timeout;
   int priority = 0;
+  bool may_block = true;  ///< whether the call may wait for room until the timeout
 };
 
 class PipelineHandle;
@@ -109,8 +110,7 @@ class ClaimHandle {
       pipeline->wait(request);
     }
     if (request->outcome() != Outcome::kCompleted) {
-      const py::object error = outcome_error(*request);
-      PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.ptr())), error.ptr());
+      set_error(outcome_error(*request));
       throw py::error_already_set();
     }
     return layout.outputs(*request);
@@ -175,7 +175,9 @@ class PipelineHandle {
     std::vector<Claim> claims;
     const std::uint32_t max = pipeline_->max_batch_size();
     for (std::uint32_t first = 0; first < parsed.rows; first += max) {
-      claims.push_back(claim_part(parsed, first, delivery.timeout ? request->deadline : 0));
+      claims.push_back(delivery.may_block
+                           ? claim_part(parsed, first, delivery.timeout ? request->deadline : 0)
+                           : claim_part_at_once(parsed, first));
       layout_->fill(parsed, first, claims.back());
     }
     for (std::size_t i = 0; i < claims.size(); ++i) {
@@ -229,6 +231,16 @@ class PipelineHandle {
     const std::uint32_t rows = std::min(pipeline_->max_batch_size(), parsed.rows - first);
     if (pipeline_->memory().is_static()) return claim_rows(rows, {}, until);
     return claim_rows(rows, layout_->unit_shapes(parsed, rows), until);
+  }
+
+  // For an event loop: it comes again off the loop if there is no room, so that is no refusal yet.
+  Claim claim_part_at_once(const ParsedInputs& parsed, std::uint32_t first) {
+    const std::uint32_t rows = std::min(pipeline_->max_batch_size(), parsed.rows - first);
+    std::vector<Shape> shapes;
+    if (!pipeline_->memory().is_static()) shapes = layout_->unit_shapes(parsed, rows);
+    std::optional<Claim> claim = pipeline_->try_claim(rows, shapes);
+    if (!claim) throw pipeline::FullError("no room for the request now");
+    return std::move(*claim);
   }
 
   Claim claim_rows(std::uint32_t rows, const std::vector<Shape>& shapes, Nanoseconds until) {
@@ -322,6 +334,7 @@ ring::RingOptions ring_options(const py::kwargs& options) {
   result.arena_bytes = options["arena_bytes"].cast<std::uint64_t>();
   result.lanes = options["lanes"].cast<std::uint32_t>();
   result.max_batch_size = options["max_batch_size"].cast<std::uint32_t>();
+  result.merge_limit = options["merge_limit"].cast<std::uint32_t>();
   result.max_delay = static_cast<Nanoseconds>(options["max_delay"].cast<double>() * 1e9);
   return result;
 }
@@ -395,11 +408,12 @@ void register_pipeline(py::module_& m) {
       .def(
           "submit",
           [](PipelineHandle& self, py::handle x, const NotifierHandle& notifier, py::object cookie,
-             std::optional<double> timeout, int priority) {
-            return self.submit(x, {notifier.get(), std::move(cookie), timeout, priority});
+             std::optional<double> timeout, int priority, bool may_block) {
+            return self.submit(x,
+                               {notifier.get(), std::move(cookie), timeout, priority, may_block});
           },
           py::arg("x"), py::arg("notifier"), py::arg("cookie"), py::arg("timeout") = py::none(),
-          py::arg("priority") = 0)
+          py::arg("priority") = 0, py::arg("may_block") = true)
       .def("infer_object", &PipelineHandle::infer_object, py::arg("inputs"),
            py::arg("timeout") = py::none(), py::arg("priority") = 0)
       .def(

@@ -16,6 +16,7 @@ Pipeline::Pipeline(std::shared_ptr<Executor> executor, std::vector<TensorSpec> i
                    const ring::RingOptions& options)
     : executor_(std::move(executor)),
       max_batch_size_(options.max_batch_size),
+      arena_bytes_(options.arena_bytes),
       may_lead_(options.max_delay <= 0),
       process_generation_(process_generation()),
       stats_(options.max_batch_size),
@@ -54,8 +55,13 @@ void Pipeline::check_process() const {
 ring::ClaimStatus Pipeline::claim_unit(std::uint32_t rows, const std::vector<Shape>& shapes,
                                        Nanoseconds deadline, Claim& claim) {
   check_process();
+  const std::uint64_t bytes = memory_.unit_bytes(shapes);
+  if (bytes > arena_bytes_) {
+    throw TooLargeError("a request of " + std::to_string(bytes) + " bytes can never fit the " +
+                        std::to_string(arena_bytes_) + " bytes of arena_bytes=: raise it");
+  }
   ring::Unit unit;
-  const ring::ClaimStatus status = ring_.claim(rows, memory_.unit_bytes(shapes), deadline, unit);
+  const ring::ClaimStatus status = ring_.claim(rows, bytes, deadline, unit);
   if (status == ring::ClaimStatus::kClosed) throw ClosedError("the session is closed");
   if (status == ring::ClaimStatus::kFull) return status;
   UnitRecord& record = records_[unit.slot];

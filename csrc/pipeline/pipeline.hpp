@@ -30,6 +30,12 @@ class FullError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// A request can never fit, however empty the ring is.
+class TooLargeError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
 /// A claimed unit being filled: released when dropped unpublished. Move-only.
 class Claim;
 
@@ -129,6 +135,7 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
 
   std::shared_ptr<Executor> executor_;
   const std::uint32_t max_batch_size_;
+  const std::uint64_t arena_bytes_;
   const bool may_lead_;
   const std::uint32_t process_generation_;
   Stats stats_;

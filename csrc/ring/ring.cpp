@@ -32,7 +32,7 @@ std::uint32_t priority_index(std::int32_t priority) {
 void Ring::FreeRegion::operator()(void* region) const { std::free(region); }
 
 Ring::Ring(const RingOptions& options)
-    : max_batch_size_(options.max_batch_size),
+    : merge_limit_(options.merge_limit != 0 ? options.merge_limit : options.max_batch_size),
       max_delay_(options.max_delay),
       region_(allocate_region(options.capacity)),
       header_(new (region_.get()) Header{}),
@@ -193,17 +193,17 @@ void Ring::collect(TakenBatch& batch, std::uint32_t leader) {
          slot = slots_[slot].next) {
       if (slots_[slot].shape_key != key) continue;
       // Nobody overtakes a unit that does not fit: order inside a priority is kept.
-      if (batch.samples + slots_[slot].count > max_batch_size_ && !batch.units.empty()) return;
+      if (batch.samples + slots_[slot].count > merge_limit_ && !batch.units.empty()) return;
       batch.units.push_back(unit_at(slot));
       batch.samples += slots_[slot].count;
-      if (batch.samples >= max_batch_size_) return;
+      if (batch.samples >= merge_limit_) return;
     }
   }
 }
 
 bool Ring::ripe(const TakenBatch& batch, std::uint32_t leader, Nanoseconds now,
                 Nanoseconds& at) const {
-  if (max_delay_ <= 0 || header_->closed || batch.samples >= max_batch_size_) return true;
+  if (max_delay_ <= 0 || header_->closed || batch.samples >= merge_limit_) return true;
   Nanoseconds oldest = slots_[leader].arrival;
   for (const Unit& unit : batch.units) oldest = std::min(oldest, slots_[unit.slot].arrival);
   at = oldest + max_delay_;

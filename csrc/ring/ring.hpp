@@ -14,7 +14,8 @@ struct RingOptions {
   std::uint32_t capacity = 1024;     ///< slots
   std::uint64_t arena_bytes = 0;     ///< bytes shared by requests of varying size; 0: none
   std::uint32_t lanes = 1;           ///< batches that may be in flight, at most 32
-  std::uint32_t max_batch_size = 1;  ///< samples
+  std::uint32_t max_batch_size = 1;  ///< samples of a unit, and of a batch
+  std::uint32_t merge_limit = 0;     ///< requests join a batch up to this size; 0: max_batch_size
   Nanoseconds max_delay = 0;         ///< how long a request may wait for company, from arrival
 };
 
@@ -120,7 +121,7 @@ class Ring {
     void operator()(void* region) const;
   };
 
-  const std::uint32_t max_batch_size_;
+  const std::uint32_t merge_limit_;
   const Nanoseconds max_delay_;
   std::unique_ptr<void, FreeRegion> region_;
   Header* header_;
