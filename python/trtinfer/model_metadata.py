@@ -1,7 +1,7 @@
 """What an ONNX file says about itself, read without loading the model or needing onnx.
 
-A `ModelProto` is a row of protobuf fields; the metadata are small ones beside the large graph, which
-is skipped (onnx.proto: `ModelProto.metadata_props` 14, `StringStringEntryProto` key 1, value 2).
+A `ModelProto` is a row of protobuf fields; the metadata are small ones beside the large graph, and
+the graph is skipped (onnx.proto: `ModelProto.metadata_props` 14; key 1 and value 2 in an entry).
 """
 
 from __future__ import annotations

@@ -1,0 +1,140 @@
+"""What this machine has for inference, as `trtinfer info` shows it; loads nothing heavy."""
+
+from __future__ import annotations
+
+import ctypes.util
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trtinfer import _core, cache
+from trtinfer.errors import TrtInferError
+
+# Top-level package in which a distribution keeps the library, the library's name, the flavor.
+_TENSORRT_PACKAGES = (
+    ("tensorrt_libs", "libnvinfer.so", "TensorRT"),
+    ("tensorrt_rtx_libs", "libtensorrt_rtx.so", "TensorRT for RTX"),
+)
+_TENSORRT_SYSTEM = (("nvinfer", "TensorRT"), ("tensorrt_rtx", "TensorRT for RTX"))
+
+
+def collect() -> dict[str, Any]:
+    """Looks at the machine.
+
+    Returns:
+        A tree of plain values that `json.dumps` takes: `versions`, `gpu`, `tensorrt`,
+        `onnxruntime`, `cpu`, `cache` and `auto_backend`.
+    """
+    return {
+        "versions": _versions(),
+        "gpu": _gpu(),
+        "tensorrt": _tensorrt(),
+        "onnxruntime": _onnxruntime(),
+        "cpu": _cpu(),
+        "cache": _cache(),
+        "auto_backend": _auto_backend(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "trtinfer": _core.__version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "executable": sys.executable,
+    }
+
+
+def _gpu() -> dict[str, Any]:
+    probe = _core.probe_cuda()
+    return {
+        "cuda_compiled": probe.compiled,
+        "driver_supports_cuda": _cuda_version(probe.driver_version),
+        "runtime_cuda": _cuda_version(probe.runtime_version),
+        "reason": probe.reason or None,
+        "devices": [
+            {
+                "index": device.index,
+                "name": device.name,
+                "compute_capability": "{}.{}".format(*device.compute_capability),
+                "memory_gib": round(device.memory_bytes / 2**30, 1),
+            }
+            for device in probe.devices
+        ],
+    }
+
+
+def _cuda_version(number: int) -> str | None:
+    """CUDA writes 13.2 as 13020, and 0 for none."""
+    return f"{number // 1000}.{number % 1000 // 10}" if number else None
+
+
+def _tensorrt() -> list[dict[str, Any]]:
+    """The TensorRT libraries that are installed; none of them is loaded."""
+    found = [_tensorrt_from_package(*place) for place in _TENSORRT_PACKAGES]
+    found += [_tensorrt_from_system(*place) for place in _TENSORRT_SYSTEM]
+    return [library for library in found if library is not None]
+
+
+def _tensorrt_from_package(package: str, library: str, flavor: str) -> dict[str, Any] | None:
+    spec = importlib.util.find_spec(package)
+    folders = spec.submodule_search_locations if spec else None
+    files = [file for folder in folders or () for file in sorted(Path(folder).glob(library + "*"))]
+    if not files:
+        return None
+    names = importlib.metadata.packages_distributions().get(package, [])
+    version = importlib.metadata.version(names[0]) if names else None
+    return {"flavor": flavor, "version": version, "path": str(files[0]), "source": "PyPI"}
+
+
+def _tensorrt_from_system(library: str, flavor: str) -> dict[str, Any] | None:
+    name = ctypes.util.find_library(library)
+    if name is None:
+        return None
+    return {"flavor": flavor, "version": None, "path": name, "source": "system loader"}
+
+
+def _onnxruntime() -> dict[str, Any]:
+    spec = importlib.util.find_spec("onnxruntime")
+    if spec is None or spec.origin is None:
+        return {"version": None, "path": None}
+    names = importlib.metadata.packages_distributions().get("onnxruntime", [])
+    version = importlib.metadata.version(names[0]) if names else None
+    return {"version": version, "path": str(Path(spec.origin).parent)}
+
+
+def _cpu() -> dict[str, Any]:
+    return {
+        "model": _cpu_model(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "usable_cores": len(os.sched_getaffinity(0)),
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or "unknown"
+
+
+def _cache() -> dict[str, Any]:
+    try:
+        return {"path": str(cache.folder()), "bytes": cache.size()}
+    except TrtInferError as error:
+        return {"path": None, "bytes": 0, "reason": str(error)}
+
+
+def _auto_backend() -> dict[str, str]:
+    """What `Session(backend="auto")` chooses here."""
+    return {"name": "onnxruntime", "reason": "it is the only backend of this version"}
