@@ -5,6 +5,7 @@
 #include <pybind11/stl.h>
 
 #include "bindings/register.hpp"
+#include "preprocess/gpu.hpp"
 #include "preprocess/host.hpp"
 #include "preprocess/rows.hpp"
 #include "preprocess/table.hpp"
@@ -18,6 +19,8 @@ namespace {
 using preprocess::ChannelOrder;
 using preprocess::Dtype;
 using preprocess::Filter;
+using preprocess::GpuPreprocessor;
+using preprocess::GpuTiming;
 using preprocess::HostPreprocessor;
 using preprocess::ImageView;
 using preprocess::PassOrder;
@@ -56,6 +59,31 @@ py::array run(const HostPreprocessor& preprocessor, const py::array& image) {
     preprocessor.run(view, destination);
   }
   return output;
+}
+
+std::vector<ImageView> views_of(const std::vector<py::array>& images) {
+  std::vector<ImageView> views;
+  for (const py::array& image : images) views.push_back(view_of(image));
+  return views;
+}
+
+py::array preprocess_gpu(const Recipe& recipe, const std::vector<py::array>& images) {
+  const std::vector<ImageView> views = views_of(images);
+  const GpuPreprocessor preprocessor(recipe);
+  const auto [channels, height, width] = preprocessor.output_shape();
+  py::array output(dtype_of(recipe),
+                   std::vector<py::ssize_t>{std::ssize(images), channels, height, width});
+  void* destination = output.mutable_data();
+  const py::gil_scoped_release unlocked;
+  preprocessor.run(views, destination);
+  return output;
+}
+
+std::vector<GpuTiming> time_preprocess_gpu(const Recipe& recipe,
+                                           const std::vector<py::array>& images, int repeats) {
+  const std::vector<ImageView> views = views_of(images);
+  const py::gil_scoped_release unlocked;
+  return GpuPreprocessor(recipe).time(views, repeats);
 }
 
 void register_enums(py::module_& m) {
@@ -111,6 +139,13 @@ void register_preprocess(py::module_& m) {
       .def("output_shape", &HostPreprocessor::output_shape, py::arg("height"), py::arg("width"))
       .def("output_bytes", &HostPreprocessor::output_bytes, py::arg("height"), py::arg("width"))
       .def("__call__", &run, py::arg("image"));
+  py::class_<GpuTiming>(m, "GpuTiming")
+      .def_readonly("kernel", &GpuTiming::kernel)
+      .def_readonly("launch", &GpuTiming::launch)
+      .def_readonly("with_transfer", &GpuTiming::with_transfer);
+  m.def("preprocess_gpu", &preprocess_gpu, py::arg("recipe"), py::arg("images"));
+  m.def("time_preprocess_gpu", &time_preprocess_gpu, py::arg("recipe"), py::arg("images"),
+        py::arg("repeats"));
   m.def("allow_simd", &preprocess::allow_simd, py::arg("allowed"));
 }
 

@@ -33,6 +33,25 @@ struct BatchSource {
   std::ptrdiff_t row_stride;
 };
 
+// Where a batch's outputs go: images x 3 x height x width elements, bits of float32 or float16,
+// from a table of kTableSize entries of the same kind.
+struct BatchOutput {
+  void* data;
+  const void* table;
+  std::int32_t height, width;
+  std::uint8_t pad_value;
+  bool bgr;
+  bool half;
+
+  TRTINFER_HOST_DEVICE void write(std::int64_t index, int entry) const {
+    if (half) {
+      static_cast<std::uint16_t*>(data)[index] = static_cast<const std::uint16_t*>(table)[entry];
+    } else {
+      static_cast<std::uint32_t*>(data)[index] = static_cast<const std::uint32_t*>(table)[entry];
+    }
+  }
+};
+
 // Bytes of a batch of these images.
 std::size_t batch_bytes(std::span<const BatchSource> sources);
 

@@ -179,10 +179,9 @@ struct HostPreprocessor::State {
   int bands(const Resampling& resampling) const {
     if (threads == 1) return 1;
     const Geometry& g = resampling.geometry;
-    const std::int64_t rows = resampling.rows.source_end() - resampling.rows.source_begin();
-    const std::int64_t columns =
-        resampling.columns.source_end() - resampling.columns.source_begin();
-    const std::int64_t pixels = rows * columns + std::int64_t{g.rows} * g.columns;
+    const SourceWindow window = resampling.source_window();
+    const std::int64_t pixels =
+        std::int64_t{window.rows} * window.columns + std::int64_t{g.rows} * g.columns;
     return static_cast<int>(
         std::clamp<std::int64_t>(pixels / kPixelsPerThread, 1, std::min(threads, g.rows)));
   }

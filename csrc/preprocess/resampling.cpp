@@ -53,6 +53,12 @@ Resampling::Resampling(const Recipe& recipe, std::int64_t height, std::int64_t w
       paired_columns(
           pair_weights(columns, geometry.vertical_first ? columns.source_end() : width)) {}
 
+SourceWindow Resampling::source_window() const noexcept {
+  const auto height = static_cast<std::int32_t>(geometry.source_height);
+  const std::int32_t top = std::max(rows.source_begin(), 0), left = columns.source_begin();
+  return {top, std::min(rows.source_end(), height) - top, left, columns.source_end() - left};
+}
+
 ResamplingCache::ResamplingCache(const Recipe& recipe, std::size_t capacity)
     : recipe_(recipe), capacity_(capacity) {
   entries_.reserve(capacity);

@@ -23,6 +23,11 @@ struct PairedWeights {
   int stride() const noexcept { return (pairs + 1) / 2 * 4; }
 };
 
+// The part of a source that its output is made of.
+struct SourceWindow {
+  std::int32_t first_row, rows, first_column, columns;
+};
+
 // Geometry and weights of one source size; immutable.
 struct Resampling {
   Geometry geometry;
@@ -30,6 +35,8 @@ struct Resampling {
   PairedWeights paired_columns;
 
   Resampling(const Recipe& recipe, std::int64_t height, std::int64_t width);
+
+  SourceWindow source_window() const noexcept;
 };
 
 // The resamplings of the last few source sizes. Thread-safe.

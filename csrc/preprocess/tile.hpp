@@ -5,10 +5,11 @@
 #include <cstdint>
 
 #include "preprocess/batch.hpp"
+#include "preprocess/packed_pixel.hpp"
 #include "preprocess/resample.hpp"
 
 #if defined(__CUDACC__)
-#include <cuda_pipeline.h>
+#include <cuda_pipeline_primitives.h>
 #define TRTINFER_UNROLL _Pragma("unroll")
 #else
 #include <cstring>
@@ -23,54 +24,6 @@ inline constexpr int kTileThreads = kTileWarps * kWarpSize;
 inline constexpr int kTileColumns = kWarpSize;  // a thread's lane is its column of the tile
 inline constexpr int kStagedBytes = 36 * 1024;
 inline constexpr int kMiddleBytes = 10 * 1024;
-
-// Three values between the passes, in one word that a thread reads at once.
-template <class Middle>
-struct PackedPixel;
-
-template <>
-struct PackedPixel<std::uint8_t> {
-  std::uint32_t bits;
-
-  TRTINFER_HOST_DEVICE static PackedPixel pack(std::uint8_t r, std::uint8_t g, std::uint8_t b) {
-    return {static_cast<std::uint32_t>(r) | static_cast<std::uint32_t>(g) << 8 |
-            static_cast<std::uint32_t>(b) << 16};
-  }
-  TRTINFER_HOST_DEVICE std::int32_t channel(int c) const { return (bits >> (8 * c)) & 0xffU; }
-};
-
-template <>
-struct PackedPixel<std::int16_t> {
-  std::uint64_t bits;
-
-  // Values between OpenCV's passes are never negative.
-  TRTINFER_HOST_DEVICE static PackedPixel pack(std::int16_t r, std::int16_t g, std::int16_t b) {
-    return {static_cast<std::uint64_t>(r) | static_cast<std::uint64_t>(g) << 16 |
-            static_cast<std::uint64_t>(b) << 32};
-  }
-  TRTINFER_HOST_DEVICE std::int32_t channel(int c) const {
-    return static_cast<std::int32_t>((bits >> (16 * c)) & 0xffffU);
-  }
-};
-
-// Where a batch's outputs go: images x 3 x height x width elements, bits of float32 or float16,
-// from a table of kTableSize entries of the same kind.
-struct BatchOutput {
-  void* data;
-  const void* table;
-  std::int32_t height, width;
-  std::uint8_t pad_value;
-  bool bgr;
-  bool half;
-
-  TRTINFER_HOST_DEVICE void write(std::int64_t index, int entry) const {
-    if (half) {
-      static_cast<std::uint16_t*>(data)[index] = static_cast<const std::uint16_t*>(table)[entry];
-    } else {
-      static_cast<std::uint32_t*>(data)[index] = static_cast<const std::uint32_t*>(table)[entry];
-    }
-  }
-};
 
 // A range of source rows, or with the vertical pass first of source columns, whose values between
 // the passes are in shared memory at the same time.
