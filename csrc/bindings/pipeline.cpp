@@ -72,7 +72,7 @@ struct Delivery {
   py::object cookie;
   std::optional<double> timeout;
   int priority = 0;
-  bool may_block = true;  ///< whether the call may wait for room until the timeout
+  bool on_loop = false;  ///< from an event loop: never wait for room, and leave waking to `wake`
 };
 
 class PipelineHandle;
@@ -175,14 +175,15 @@ class PipelineHandle {
     std::vector<Claim> claims;
     const std::uint32_t max = pipeline_->max_batch_size();
     for (std::uint32_t first = 0; first < parsed.rows; first += max) {
-      claims.push_back(delivery.may_block
-                           ? claim_part(parsed, first, delivery.timeout ? request->deadline : 0)
-                           : claim_part_at_once(parsed, first));
+      claims.push_back(delivery.on_loop && delivery.timeout
+                           ? claim_part_at_once(parsed, first)
+                           : claim_part(parsed, first, delivery.timeout ? request->deadline : 0));
       layout_->fill(parsed, first, claims.back());
     }
     for (std::size_t i = 0; i < claims.size(); ++i) {
       const auto first = static_cast<std::uint32_t>(i) * max;
-      pipeline_->publish(std::move(claims[i]), request, first, delivery.priority, true);
+      pipeline_->publish(std::move(claims[i]), request, first, delivery.priority,
+                         !delivery.on_loop);
     }
     if (request->deadline != kNever) pipeline_->watch_deadline(request);
     return py::cast(PendingRequest{pipeline_, request});
@@ -214,6 +215,7 @@ class PipelineHandle {
   }
 
   bool closed() const { return pipeline_->closed(); }
+  void wake() { pipeline_->wake(); }
   py::dict stats() const;
 
  private:
@@ -408,12 +410,12 @@ void register_pipeline(py::module_& m) {
       .def(
           "submit",
           [](PipelineHandle& self, py::handle x, const NotifierHandle& notifier, py::object cookie,
-             std::optional<double> timeout, int priority, bool may_block) {
+             std::optional<double> timeout, int priority, bool on_loop) {
             return self.submit(x,
-                               {notifier.get(), std::move(cookie), timeout, priority, may_block});
+                               {notifier.get(), std::move(cookie), timeout, priority, on_loop});
           },
           py::arg("x"), py::arg("notifier"), py::arg("cookie"), py::arg("timeout") = py::none(),
-          py::arg("priority") = 0, py::arg("may_block") = true)
+          py::arg("priority") = 0, py::arg("on_loop") = false)
       .def("infer_object", &PipelineHandle::infer_object, py::arg("inputs"),
            py::arg("timeout") = py::none(), py::arg("priority") = 0)
       .def(
@@ -429,6 +431,7 @@ void register_pipeline(py::module_& m) {
            py::arg("shapes"), py::arg("timeout") = py::none())
       .def("close", &PipelineHandle::close, py::arg("drain"))
       .def("stats", &PipelineHandle::stats)
+      .def("wake", &PipelineHandle::wake)
       .def_property_readonly("closed", &PipelineHandle::closed);
 
   m.def("live_objects", [] {

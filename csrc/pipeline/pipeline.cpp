@@ -147,6 +147,10 @@ void Pipeline::wait(const std::shared_ptr<Request>& request) {
   }
 }
 
+void Pipeline::wake() {
+  if (ring_.published() > 0) ring_.work().wake(1);
+}
+
 void Pipeline::watch_deadline(const std::shared_ptr<Request>& request) { reaper_.watch(request); }
 
 bool Pipeline::withdraw(Request& request) {

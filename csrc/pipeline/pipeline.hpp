@@ -72,6 +72,9 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
   /// Expires a request whose deadline nobody waits for.
   void watch_deadline(const std::shared_ptr<Request>& request);
 
+  /// Wakes a lane for requests that were published without `wake`.
+  void wake();
+
   /// Takes a request back unless it has been launched; true when it will not run.
   bool cancel(const std::shared_ptr<Request>& request);
 

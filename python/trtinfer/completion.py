@@ -1,0 +1,146 @@
+"""How ended requests reach those who wait: futures for threads, futures of event loops.
+
+The core collects the requests that a batch ended in a `_core.Notifier` and makes its descriptor
+readable once per batch. A `FutureCompleter` thread resolves `concurrent.futures` futures; a
+`LoopCompleter` resolves asyncio futures on their own loop, which is woken once per batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Generator
+from concurrent.futures import Future
+from typing import Any
+
+from trtinfer import _core
+from trtinfer.types import Outputs
+
+
+class InferenceFuture(Future[Outputs]):
+    """The future of one request; may be awaited in asyncio as well."""
+
+    def __init__(self) -> None:
+        """Create a future that no request stands behind yet."""
+        super().__init__()
+        self._pending: _core.PendingRequest | None = None
+
+    def attach(self, pending: _core.PendingRequest) -> InferenceFuture:
+        """Tie the future to its published request and return the future."""
+        self._pending = pending
+        return self
+
+    def cancel(self) -> bool:
+        """Take the request back; works until its batch is launched.
+
+        Returns:
+            Whether the request is cancelled.
+        """
+        if self._pending is None or self.done():
+            return self.cancelled()
+        if self._pending.cancel():
+            super().cancel()
+        return self.cancelled()
+
+    def running(self) -> bool:
+        """Return whether the request's batch has been launched and has not ended."""
+        return not self.done() and self._pending is not None and self._pending.running
+
+    def __await__(self) -> Generator[Any, None, Outputs]:
+        """Wait for the outputs in the running event loop."""
+        return asyncio.wrap_future(self).__await__()
+
+
+def _resolve(future: Future[Outputs], error: BaseException | None, outputs: Outputs | None) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(outputs)  # type: ignore[arg-type]
+
+
+def _complete_futures(notifier: _core.Notifier) -> None:
+    while notifier.wait():
+        for future, error, outputs in notifier.drain():
+            _resolve(future, error, outputs)
+            del future, error, outputs
+
+
+class FutureCompleter:
+    """The thread that resolves a session's `concurrent.futures` futures; starts with the first."""
+
+    def __init__(self) -> None:
+        """Create the notifier; the thread starts with its first use."""
+        self._notifier = _core.Notifier()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def notifier(self) -> _core.Notifier:
+        """The notifier to submit requests with; starts the thread."""
+        if self._thread is None:
+            with self._lock:
+                if self._thread is None:
+                    self._thread = threading.Thread(
+                        target=_complete_futures,
+                        args=(self._notifier,),
+                        name="trtinfer-completion",
+                        daemon=True,
+                    )
+                    self._thread.start()
+        return self._notifier
+
+    def stop(self) -> None:
+        """Resolve what has ended and end the thread. Callbacks of futures may call this, too."""
+        self._notifier.stop()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+
+class LoopCompleter:
+    """Resolves asyncio futures on the loop that they belong to. Use it on that loop only."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, pipeline: _core.Pipeline) -> None:
+        """Start to watch a notifier's descriptor on the running loop."""
+        self.notifier = _core.Notifier()
+        self._loop = loop
+        self._pipeline = pipeline
+        self._wake_scheduled = False
+        loop.add_reader(self.notifier.descriptor, self._drain)
+
+    def schedule_wake(self) -> None:
+        """Have the lanes woken once all callbacks that are ready now have published their requests.
+
+        The requests of one turn of the loop so reach a lane as one batch, for one system call.
+        """
+        if not self._wake_scheduled:
+            self._wake_scheduled = True
+            self._loop.call_soon(self._wake)
+
+    def _wake(self) -> None:
+        self._wake_scheduled = False
+        self._pipeline.wake()
+
+    def _drain(self) -> None:
+        for future, error, outputs in self.notifier.drain():
+            if future.done():  # cancelled by its awaiter
+                continue
+            if error is None:
+                future.set_result(outputs)
+            else:
+                future.set_exception(error)
+
+    def stop(self) -> None:
+        """Resolve what has ended and stop watching; callable from any thread."""
+        if self._loop.is_closed():
+            return
+        try:
+            self._loop.call_soon_threadsafe(self._stop_on_loop)
+        except RuntimeError:  # closed between the two lines
+            return
+
+    def _stop_on_loop(self) -> None:
+        self._drain()
+        self._loop.remove_reader(self.notifier.descriptor)

@@ -1,0 +1,71 @@
+"""A claimed place in the request ring, to be filled without a copy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from trtinfer.types import Array, Outputs
+
+if TYPE_CHECKING:
+    from trtinfer import _core
+
+Submit = Callable[["_core.Claim", "float | None", int], "Future[Outputs]"]
+
+
+class Slot:
+    """A slot of the ring that the caller fills and publishes.
+
+    Use it as a context manager: leaving the block without ``publish()`` gives the slot back, and so
+    does dropping the object. A slot belongs to one thread at a time.
+
+    Attributes:
+        inputs: For each input, a writable view of ring memory with one sample's shape (the claimed
+            shape where it varies). The bytes are whatever the last request left there. Do not touch
+            a view after ``publish()``: the memory then belongs to the batch, later to others.
+    """
+
+    def __init__(self, claim: _core.Claim, submit: Submit) -> None:
+        """Wrap a native claim; sessions do this, see `Session.claim`."""
+        self._claim = claim
+        self._submit = submit
+        self.inputs: dict[str, Array] = claim.inputs
+
+    def publish(self, timeout: float | None = None, priority: int = 0) -> Future[Outputs]:
+        """Hand the filled slot to the session.
+
+        Args:
+            timeout: Seconds from now after which the request expires; None for never.
+            priority: -8 to 7; higher runs first.
+
+        Returns:
+            The future of the outputs, as from `Session.submit`.
+
+        Raises:
+            InputError: The slot was already published or released.
+            ClosedError: The session was closed in the meantime.
+        """
+        return self._submit(self._claim, timeout, priority)
+
+    def infer(self, timeout: float | None = None, priority: int = 0) -> Outputs:
+        """Publish the filled slot and wait for the outputs; arguments and errors as `Session.infer`."""
+        return self._claim.infer(timeout, priority)
+
+    def release(self) -> None:
+        """Give the slot back unpublished; nothing happens if it is no longer held."""
+        self._claim.release()
+
+    def __enter__(self) -> Slot:
+        """Return the slot itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Give the slot back if it was not published."""
+        self._claim.release()

@@ -1,0 +1,455 @@
+"""A session: the open model that a user holds."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import functools
+import os
+import time
+import weakref
+from collections.abc import Mapping
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, cast
+
+import numpy as np
+
+from trtinfer import _core, images, onnxruntime_backend
+from trtinfer.completion import FutureCompleter, InferenceFuture, LoopCompleter
+from trtinfer.errors import BackendError, InputError, QueueFullError
+from trtinfer.metrics import Stats
+from trtinfer.preprocess import Recipe
+from trtinfer.ring import Slot
+from trtinfer.types import Array, Outputs, TensorInfo
+
+_PRIORITIES = range(-8, 8)
+
+
+class Session:
+    """An open model that answers requests; requests of about the same time share a batch.
+
+    A request is one sample, without batch axis, or n samples along a leading batch axis, which stay
+    together (more than ``max_batch_size`` are split and joined again). Models without batch axis take
+    whole tensors and run one request at a time. All methods may be called from any thread.
+
+    Attributes:
+        inputs: What a request brings, in the model's order; -1 marks the batch axis and other
+            dimensions that vary. With ``preprocess`` the input is an image: (-1, -1, 3), uint8.
+        outputs: What it gets back.
+        backend: "tensorrt" or "onnxruntime".
+        metadata: The custom metadata of the ONNX file.
+    """
+
+    def __init__(  # noqa: PLR0913
+        self,
+        model: str | os.PathLike[str] | bytes,
+        *,
+        backend: str = "auto",
+        device: int = 0,
+        max_batch_size: int = 64,
+        max_delay: float = 0.0,
+        capacity: int = 1024,
+        max_inflight: int = 2,
+        preprocess: Recipe | str | None = None,
+        arena_bytes: int = 256 << 20,
+        batched: bool | None = None,
+        intra_op_threads: int | None = None,
+    ) -> None:
+        """Open a model; it is warm when this returns.
+
+        Args:
+            model: Path of an ONNX file (external weights beside it are found), or its bytes.
+            backend: "onnxruntime", "tensorrt", or "auto": TensorRT where its library and a GPU are
+                found, else ONNX Runtime on the CPU.
+            device: The GPU's number; the CPU backend ignores it.
+            max_batch_size: Samples in a batch, at most. A model with a fixed batch keeps its own.
+            max_delay: Seconds that a request may wait for company, counted from its arrival. 0: a
+                batch starts as soon as the backend is free.
+            capacity: Slots of the ring: samples that are queued or running at a time, at most.
+            max_inflight: Batches in flight at a time. On the CPU this many run side by side only
+                where each leaves cores to the others, see ``intra_op_threads``.
+            preprocess: A recipe or its name; requests are then images of any size (path, bytes, file,
+                array of shape (height, width, 3) or PIL image).
+            arena_bytes: Bytes shared by inputs of varying size.
+            batched: Whether the first axis of all inputs and outputs is a batch axis. None: a model
+                whose declared shapes say so is tried out to prove that rows do not influence each
+                other.
+            intra_op_threads: CPU threads of one run. None: for the lowest latency, all cores for a
+                large model and one for a small one.
+
+        Raises:
+            ModelError: The model cannot be read, or does not fit ``preprocess`` or ``batched``.
+            BackendError: The backend cannot be used on this machine.
+            ValueError: An option is out of range.
+        """
+        _check_options(backend, device, max_batch_size, capacity, max_inflight)
+        if max_delay < 0 or arena_bytes <= 0:
+            raise ValueError(f"{max_delay=} and {arena_bytes=} must not be negative")
+        if backend == "tensorrt":
+            raise BackendError('this build has no TensorRT backend yet: use backend="onnxruntime"')
+        self._recipe = Recipe.named(preprocess) if isinstance(preprocess, str) else preprocess
+        opened = onnxruntime_backend.open_model(
+            model,
+            onnxruntime_backend.RingSizes(
+                max_batch_size, max_delay, capacity, max_inflight, arena_bytes
+            ),
+            self._recipe,
+            batched=batched,
+            intra_op_threads=intra_op_threads,
+        )
+        self.inputs: tuple[TensorInfo, ...] = opened.inputs
+        self.outputs: tuple[TensorInfo, ...] = opened.outputs
+        self.metadata: Mapping[str, str] = dict(opened.metadata)
+        self.backend = "onnxruntime"
+        self._batched = opened.batched and self._recipe is None
+        self._has_tensors = opened.has_tensors
+        self._pipeline = opened.pipeline
+        self._futures = FutureCompleter()
+        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopCompleter] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._last_loop: tuple[asyncio.AbstractEventLoop | None, LoopCompleter | None] = None, None
+        self._invalid = 0
+        _open_sessions.add(self)
+        self._finalizer = weakref.finalize(
+            self, _close, self._pipeline, self._futures, self._loops, drain=False
+        )
+        self._finalizer.atexit = False  # _close_open_sessions does it, before threads are gone
+
+    # --- Requests -----------------------------------------------------------------------------
+
+    def infer(self, x: object, timeout: float | None = None, priority: int = 0) -> Outputs:
+        """Answer one request; waits without the GIL.
+
+        Args:
+            x: An array, or a dict from input name to array: exact dtypes, the shape of one sample or
+                of n samples along a leading batch axis. With ``preprocess``: an image.
+            timeout: Seconds, counted from now, in which the answer (and, in a full ring, room) must
+                come. None: no limit, but a full ring refuses at once.
+            priority: -8 to 7; higher runs first.
+
+        Returns:
+            One new array for each output, by name, with a batch axis if ``x`` had one.
+
+        Raises:
+            InputError: ``x`` does not fit the model.
+            QueueFullError: There is no room in the ring.
+            DeadlineExceededError: The timeout ran out.
+            BackendError: The backend failed on this request.
+            ClosedError: The session is closed.
+        """
+        if self._has_tensors:
+            outputs = self._pipeline.infer(x, timeout, priority)
+            if outputs is not None:
+                return outputs
+        return self._infer_slowly(x, timeout, priority)
+
+    def submit(
+        self, x: object, timeout: float | None = None, priority: int = 0
+    ) -> InferenceFuture:
+        """Publish one request and return its future at once; arguments and errors as `infer`.
+
+        The inputs are copied: they may be changed as soon as this returns. The future is a
+        `concurrent.futures.Future` that may also be awaited; its ``cancel()`` works until the batch is
+        launched.
+        """
+        future = InferenceFuture()
+        notifier = self._futures.notifier
+        if self._has_tensors:
+            pending = self._pipeline.submit(x, notifier, future, timeout, priority)
+            if pending is not None:
+                return future.attach(pending)
+        return future.attach(self._submit_slowly(x, notifier, future, timeout, priority))
+
+    async def ainfer(self, x: object, timeout: float | None = None, priority: int = 0) -> Outputs:
+        """Answer one request without blocking the running event loop; arguments and errors as `infer`.
+
+        The loop is woken once per batch. Cancelling the awaiting task takes the request back if its
+        batch has not been launched.
+        """
+        loop = asyncio.get_running_loop()
+        last_loop, completer = self._last_loop
+        if last_loop is not loop or completer is None:
+            completer = self._completer_of(loop)
+        future: asyncio.Future[Outputs] = loop.create_future()
+        pending = None
+        if self._has_tensors:
+            with contextlib.suppress(QueueFullError) if timeout else contextlib.nullcontext():
+                pending = self._pipeline.submit(
+                    x, completer.notifier, future, timeout, priority, on_loop=True
+                )
+            completer.schedule_wake()
+        if pending is None:
+            # Images are decoded, and room is waited for, off the loop.
+            publish = functools.partial(
+                self._submit_slowly, x, completer.notifier, future, timeout, priority
+            )
+            pending = await loop.run_in_executor(None, publish)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            pending.cancel()
+            raise
+
+    def claim(
+        self,
+        shape: tuple[int, ...] | Mapping[str, tuple[int, ...]] | None = None,
+        timeout: float | None = None,
+    ) -> Slot:
+        """Claim a slot of the ring, to be filled in place: no copy is made of its inputs.
+
+        Args:
+            shape: The sample's shape, where it varies from request to request: of the only input, or
+                a dict from input name to shape. For images: (height, width, 3).
+            timeout: Seconds to wait for room; None: a full ring refuses at once.
+
+        Raises:
+            InputError: The shape is missing or does not fit, or the model has no numeric tensors.
+            QueueFullError: There is no room in the ring.
+            ClosedError: The session is closed.
+        """
+        if not self._has_tensors:
+            raise self._invalid_input("this model's values are no numeric tensors: use infer()")
+        shapes = self._claim_shapes(shape)
+        return Slot(self._pipeline.claim(1, False, shapes, timeout), self._submit_claim)
+
+    # --- State --------------------------------------------------------------------------------
+
+    def stats(self) -> Stats:
+        """Return counters and latency quantiles; `trtinfer.metrics.Stats` says what they mean."""
+        native = self._pipeline.stats()
+        return cast(Stats, {"backend": self.backend, "invalid": self._invalid, **native})
+
+    @property
+    def closed(self) -> bool:
+        """Whether the session refuses requests."""
+        return self._pipeline.closed
+
+    def close(self, drain: bool = True) -> None:
+        """Refuse new requests, end those under way, and free everything; may be called again.
+
+        Args:
+            drain: Answer all accepted requests first. False: requests that are not yet launched end
+                with ClosedError.
+        """
+        _close(self._pipeline, self._futures, self._loops, drain=drain)
+        _open_sessions.discard(self)
+
+    def __enter__(self) -> Session:
+        """Return the session itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the session; after an error, without draining."""
+        self.close(drain=error is None)
+
+    # --- The slower paths: inputs to convert, images to decode, values that are no tensors ------
+
+    def _infer_slowly(self, x: object, timeout: float | None, priority: int) -> Outputs:
+        if self._recipe is not None:
+            started = time.monotonic()
+            claim = self._claim_image(x, timeout)
+            return claim.infer(_left(timeout, started), priority)
+        inputs = self._coerce(x)
+        _check_priority(priority)
+        if not self._has_tensors:
+            return self._pipeline.infer_object(inputs, timeout, priority)
+        return self._matched(self._pipeline.infer(inputs, timeout, priority))
+
+    def _submit_slowly(
+        self,
+        x: object,
+        notifier: _core.Notifier,
+        cookie: Future[Outputs] | asyncio.Future[Outputs],
+        timeout: float | None,
+        priority: int,
+    ) -> _core.PendingRequest:
+        if self._recipe is not None:
+            started = time.monotonic()
+            claim = self._claim_image(x, timeout)
+            return claim.submit(notifier, cookie, _left(timeout, started), priority)
+        inputs = self._coerce(x)
+        if not self._has_tensors:
+            return self._pipeline.submit_object(inputs, notifier, cookie, timeout, priority)
+        return self._matched(self._pipeline.submit(inputs, notifier, cookie, timeout, priority))
+
+    def _submit_claim(
+        self, claim: _core.Claim, timeout: float | None, priority: int
+    ) -> InferenceFuture:
+        future = InferenceFuture()
+        return future.attach(claim.submit(self._futures.notifier, future, timeout, priority))
+
+    def _claim_image(self, x: object, timeout: float | None) -> _core.Claim:
+        try:
+            image = images.load(x)
+            claim = self._pipeline.claim(1, False, [list(image.shape)], timeout)
+            try:
+                image.decode_into(claim.inputs[self.inputs[0].name])
+            except BaseException:
+                claim.release()
+                raise
+        except InputError:
+            self._invalid += 1
+            raise
+        return claim
+
+    def _claim_shapes(
+        self, shape: tuple[int, ...] | Mapping[str, tuple[int, ...]] | None
+    ) -> list[list[int]]:
+        samples = [info.shape[1:] if self._batched else info.shape for info in self.inputs]
+        if shape is None:
+            if any(dim < 0 for sample in samples for dim in sample):
+                wanted = ", ".join(map(str, self.inputs))
+                raise self._invalid_input(f"the slot's size depends on its shape: {wanted}")
+            return []
+        if not isinstance(shape, Mapping):
+            if len(self.inputs) != 1:
+                names = ", ".join(info.name for info in self.inputs)
+                raise self._invalid_input(f"a dict of shapes is needed for the inputs {names}")
+            shape = {self.inputs[0].name: shape}
+        shapes = []
+        for info, sample in zip(self.inputs, samples, strict=True):
+            given = tuple(shape.get(info.name, ()))
+            if not _fits(given, sample):
+                raise self._invalid_input(f"the shape {given} does not fit {info}")
+            shapes.append([1, *given] if self._batched else list(given))
+        return shapes
+
+    def _coerce(self, x: object) -> dict[str, Any]:
+        """Turn what a user hands in into exact arrays by name, or say why that cannot be."""
+        if not isinstance(x, Mapping):
+            if len(self.inputs) != 1:
+                names = ", ".join(info.name for info in self.inputs)
+                raise self._invalid_input(
+                    f"the model has the inputs {names}: pass a dict of arrays, not {_describe(x)}"
+                )
+            x = {self.inputs[0].name: x}
+        names = {info.name for info in self.inputs}
+        if set(x) != names:
+            raise self._invalid_input(
+                f"inputs {sorted(names)} are needed, {sorted(map(str, x))} were received"
+            )
+        if not self._has_tensors:
+            return dict(x)
+        arrays = {info.name: self._exact_array(info, x[info.name]) for info in self.inputs}
+        self._check_rows(arrays)
+        return arrays
+
+    def _exact_array(self, info: TensorInfo, value: object) -> Array:
+        exact = isinstance(value, np.ndarray | np.generic)
+        try:
+            array = np.asarray(value) if exact else np.asarray(value, dtype=info.dtype)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise self._invalid_input(
+                f"{_describe(value)} cannot become the array {info}: {error}"
+            ) from None
+        if array.dtype.newbyteorder("=") != info.dtype:
+            raise self._invalid_input(
+                f"the model's input is {info}, the array received has dtype {array.dtype}: "
+                f"convert it with .astype({info.dtype.name!r})"
+            )
+        array = np.asarray(array, dtype=info.dtype, order="C")
+        sample = info.shape[1:] if self._batched else info.shape
+        batch = self._batched and _fits(array.shape[1:], sample) and array.ndim == len(info.shape)
+        if not batch and not _fits(array.shape, sample):
+            wanted = f"{sample} for one sample" if self._batched else f"{sample}"
+            also = f" or {(-1, *sample)} for several" if self._batched else ""
+            raise self._invalid_input(
+                f"the input {info.name!r} takes the shape {wanted}{also} (-1: any), "
+                f"an array of shape {array.shape} was received"
+            )
+        if array.size == 0 and self._batched:
+            raise self._invalid_input(
+                f"the array for {info.name!r} has no elements: shape {array.shape} was received"
+            )
+        return array
+
+    def _check_rows(self, arrays: Mapping[str, Array]) -> None:
+        if not self._batched:
+            return
+        rows = {
+            array.shape[0] if array.ndim == len(info.shape) else None
+            for info, array in zip(self.inputs, arrays.values(), strict=True)
+        }
+        if len(rows) > 1:
+            shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+            raise self._invalid_input(f"the inputs differ in their number of samples: {shapes}")
+
+    def _matched(self, result: Any) -> Any:
+        if result is None:  # an array that _coerce lets through fits the core as well
+            raise AssertionError("the core refused an input that fits the model")
+        return result
+
+    def _invalid_input(self, message: str) -> InputError:
+        self._invalid += 1
+        return InputError(message)
+
+    def _completer_of(self, loop: asyncio.AbstractEventLoop) -> LoopCompleter:
+        completer = self._loops.get(loop)
+        if completer is None:
+            completer = self._loops[loop] = LoopCompleter(loop, self._pipeline)
+        self._last_loop = loop, completer
+        return completer
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    return len(shape) == len(wanted) and all(
+        w in (-1, s) for s, w in zip(shape, wanted, strict=True)
+    )
+
+
+def _describe(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array of dtype {value.dtype} and shape {value.shape}"
+    return f"an object of type {type(value).__name__}"
+
+
+def _left(timeout: float | None, started: float) -> float | None:
+    """What is left of a timeout that counts from ``started``."""
+    return None if timeout is None else timeout - (time.monotonic() - started)
+
+
+def _check_priority(priority: int) -> None:
+    if priority not in _PRIORITIES:
+        raise ValueError(f"{priority=} is not in -8 to 7")
+
+
+def _check_options(
+    backend: str, device: int, max_batch_size: int, capacity: int, max_inflight: int
+) -> None:
+    if backend not in ("auto", "onnxruntime", "tensorrt"):
+        raise ValueError(f'{backend=}: choose "auto", "onnxruntime" or "tensorrt"')
+    if device < 0:
+        raise ValueError(f"{device=} must not be negative")
+    if not 1 <= max_batch_size <= capacity:
+        raise ValueError(f"{max_batch_size=} must be at least 1 and at most {capacity=}")
+    if not 1 <= max_inflight <= 32:
+        raise ValueError(f"{max_inflight=} must be 1 to 32")
+
+
+def _close(
+    pipeline: _core.Pipeline,
+    futures: FutureCompleter,
+    loops: Mapping[asyncio.AbstractEventLoop, LoopCompleter],
+    drain: bool,
+) -> None:
+    pipeline.close(drain)
+    futures.stop()
+    for completer in list(loops.values()):
+        completer.stop()
+
+
+_open_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_open_sessions() -> None:
+    for session in list(_open_sessions):
+        session.close(drain=False)

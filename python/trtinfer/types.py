@@ -1,0 +1,63 @@
+"""What sessions say of their tensors and of themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+#: What a request gives back: one array for each output, by name.
+Outputs = dict[str, Array]
+
+#: NumPy's (or ml_dtypes') type for each element type, numbered as ``onnx.TensorProto.DataType``.
+DTYPES: Mapping[int, np.dtype[Any]] = {
+    number: np.dtype(scalar)
+    for number, scalar in {
+        1: np.float32,
+        2: np.uint8,
+        3: np.int8,
+        4: np.uint16,
+        5: np.int16,
+        6: np.int32,
+        7: np.int64,
+        9: np.bool_,
+        10: np.float16,
+        11: np.float64,
+        12: np.uint32,
+        13: np.uint64,
+        14: np.complex64,
+        15: np.complex128,
+        16: ml_dtypes.bfloat16,
+        17: ml_dtypes.float8_e4m3fn,
+        18: ml_dtypes.float8_e4m3fnuz,
+        19: ml_dtypes.float8_e5m2,
+        20: ml_dtypes.float8_e5m2fnuz,
+    }.items()
+}
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One input or output of a model.
+
+    Attributes:
+        name: As in the model.
+        dtype: NumPy's (or ml_dtypes') type; ``object`` for values that are no numeric tensors
+            (strings, sequences, maps).
+        shape: The model's whole shape; -1 is the batch axis or another dimension that varies.
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        """Return ``name: dtype[dim, dim]`` with ``?`` for dimensions that vary."""
+        dims = ", ".join("?" if dim < 0 else str(dim) for dim in self.shape)
+        return f"{self.name}: {self.dtype}[{dims}]"
