@@ -186,8 +186,8 @@ class Classifier:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Closes the session."""
-        self.close()
+        """Closes the session; after an error, without draining."""
+        self.close(drain=error is None)
 
     def _scores(self, outputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
         """The only axis longer than 1 of the first output: one number for each class."""
