@@ -225,6 +225,7 @@ def test_refuses_garbage_of_every_length():
         (PIL.Image.new("RGB", (0, 4)), r"no pixels \(0x4\)"),
         (PIL.Image.fromarray(np.full((4, 4), 70000, np.int32)), r"beyond 0..65535"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", r"EPS is refused: .*program"),
+        (encode(photo(16, 16), "ICO"), r"ICO is refused: its size is known only after decoding"),
         (b"<html>404</html>", r"16 bytes of 16 bytes \(first: 3c 68 74 6d"),
     ],
 )  # fmt: skip

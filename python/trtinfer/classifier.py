@@ -256,8 +256,9 @@ def _are_probabilities(row: npt.NDArray[np.float64]) -> bool:
 
 def _softmax(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     with np.errstate(invalid="ignore"):  # an infinite score becomes NaN, which is reported
-        powers = np.exp(scores - scores.max())
-    return powers / powers.sum()
+        powers: npt.NDArray[np.float64] = np.exp(scores - scores.max())
+        powers /= powers.sum()
+    return powers
 
 
 def _largest(values: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.intp]:
