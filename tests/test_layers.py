@@ -28,6 +28,7 @@ MODULE_ORDER = [
     "cache",
     "types",
     "exif",
+    "inputs",
     "images",
     "preprocess",
     "ring",

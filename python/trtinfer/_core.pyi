@@ -1,7 +1,7 @@
 """Type stub of the native core, one section per file of csrc/bindings."""
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -96,10 +96,124 @@ class GpuTiming:
     @property
     def with_transfer(self) -> float: ...
 
-def preprocess_gpu(
-    recipe: Recipe, images: Sequence[npt.NDArray[np.uint8]]
-) -> npt.NDArray[Any]: ...
+def preprocess_gpu(recipe: Recipe, images: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[Any]: ...
 def time_preprocess_gpu(
     recipe: Recipe, images: Sequence[npt.NDArray[np.uint8]], repeats: int
 ) -> list[GpuTiming]: ...
 def allow_simd(allowed: bool) -> None: ...
+
+# bindings/onnxruntime.cpp
+
+class OnnxRuntimeValueInfo:
+    @property
+    def name(self) -> str: ...
+    @property
+    def is_tensor(self) -> bool: ...
+    @property
+    def element_type(self) -> int: ...
+    @property
+    def shape(self) -> list[int]: ...
+    @property
+    def symbols(self) -> list[str]: ...
+
+class OnnxRuntimeModel:
+    def __init__(
+        self,
+        library: str,
+        model: str | bytes,
+        intra_op_threads: int,
+        inter_op_threads: int,
+        config: Mapping[str, str],
+    ) -> None: ...
+    def run(
+        self, inputs: Sequence[npt.NDArray[Any]], output_dtypes: Sequence[np.dtype[Any]]
+    ) -> list[npt.NDArray[Any]]: ...
+    @property
+    def inputs(self) -> list[OnnxRuntimeValueInfo]: ...
+    @property
+    def outputs(self) -> list[OnnxRuntimeValueInfo]: ...
+    @property
+    def metadata(self) -> dict[str, str]: ...
+
+# bindings/notifier.cpp
+
+class Notifier:
+    def __init__(self) -> None: ...
+    @property
+    def descriptor(self) -> int: ...
+    def drain(self) -> list[tuple[Any, Exception | None, Any]]: ...
+    def wait(self) -> bool: ...
+    def stop(self) -> None: ...
+
+# bindings/pipeline.cpp
+
+class PendingRequest:
+    def cancel(self) -> bool: ...
+    @property
+    def running(self) -> bool: ...
+
+class Claim:
+    @property
+    def inputs(self) -> dict[str, npt.NDArray[Any]]: ...
+    @property
+    def held(self) -> bool: ...
+    def release(self) -> None: ...
+    def submit(
+        self, notifier: Notifier, cookie: object, timeout: float | None = None, priority: int = 0
+    ) -> PendingRequest: ...
+    def infer(
+        self, timeout: float | None = None, priority: int = 0
+    ) -> dict[str, npt.NDArray[Any]]: ...
+
+class Pipeline:
+    @staticmethod
+    def onnxruntime(
+        model: OnnxRuntimeModel,
+        preprocessor: HostPreprocessor | None,
+        requests: Sequence[tuple[str, int, np.dtype[Any], list[int]]],
+        model_inputs: Sequence[tuple[str, int, np.dtype[Any], list[int]]],
+        outputs: Sequence[tuple[str, int, np.dtype[Any], list[int]]],
+        fixed_batch: int,
+        batched: bool,
+        **options: float,
+    ) -> Pipeline: ...
+    @staticmethod
+    def objects(function: Callable[[Any], Any], **options: float) -> Pipeline: ...
+    def infer(
+        self, x: object, timeout: float | None = None, priority: int = 0
+    ) -> dict[str, npt.NDArray[Any]] | None: ...
+    def submit(
+        self,
+        x: object,
+        notifier: Notifier,
+        cookie: object,
+        timeout: float | None = None,
+        priority: int = 0,
+        on_loop: bool = False,
+    ) -> PendingRequest | None: ...
+    def infer_object(
+        self, inputs: object, timeout: float | None = None, priority: int = 0
+    ) -> Any: ...
+    def submit_object(
+        self,
+        inputs: object,
+        notifier: Notifier,
+        cookie: object,
+        timeout: float | None = None,
+        priority: int = 0,
+    ) -> PendingRequest: ...
+    def claim(
+        self,
+        rows: int,
+        has_batch_axis: bool,
+        shapes: Sequence[Sequence[int]],
+        timeout: float | None = None,
+    ) -> Claim: ...
+    def close(self, drain: bool) -> None: ...
+    def wake(self) -> None: ...
+    def stats(self) -> dict[str, Any]: ...
+    @property
+    def closed(self) -> bool: ...
+
+def live_objects() -> dict[str, int]: ...
+def process_generation() -> int: ...

@@ -25,8 +25,8 @@ class Stats(TypedDict):
     ``accepted = completed + failed + expired + cancelled + closed`` once nothing is pending;
     ``rejected`` (no room) and ``invalid`` (refused before it took a slot) requests were never
     accepted. ``queue`` is arrival to launch, ``compute`` the batch's run, ``total`` arrival to
-    completion. ``batch_sizes`` counts batches by their number of samples; ``batch_compute`` gives the
-    run times of batches up to each size (powers of two).
+    completion. ``batch_sizes`` counts batches by their number of samples; ``batch_compute`` gives
+    the run times of batches up to each size (powers of two).
     """
 
     backend: str

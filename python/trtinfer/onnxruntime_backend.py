@@ -188,8 +188,8 @@ def _find_batch_axis(native: _core.OnnxRuntimeModel, batched: bool | None) -> _B
         return declared
     if declared.batched and not _rows_are_independent(native, declared):
         logger.warning(
-            "the first axis of this model is no batch axis (a row's answer depends on the others, or "
-            "the model cannot be tried): requests run one at a time; batched=True or False decides it"
+            "the first axis of this model is no batch axis (a row's answer depends on the others, "
+            "or the model cannot be tried): requests run one at a time; batched= decides it"
         )
         return _NO_BATCH_AXIS
     return declared
@@ -219,7 +219,7 @@ def _try_run(native: _core.OnnxRuntimeModel, inputs: list[Array]) -> list[Array]
 
 
 def _rows_are_independent(native: _core.OnnxRuntimeModel, axis: _BatchAxis) -> bool:
-    """Run the same row beside different company, before and behind it: its answer must not change."""
+    """Run a row beside different company, before and behind it: its answer must not change."""
     rows = axis.fixed or 2
     if rows == 1:
         return True
@@ -260,12 +260,12 @@ def _median_seconds(run: Callable[[], object], repeats: int = 5) -> float:
 
 
 def _cost_of_one(native: _core.OnnxRuntimeModel, axis: _BatchAxis) -> float | None:
-    """Seconds of a run with one row (of a whole run without batch axis); None: it cannot be tried."""
+    """Seconds of a run with one row (or without batch axis); None: the model cannot be tried."""
     rows = (axis.fixed or 1) if axis.batched else None
     inputs = _trial_inputs(native, rows, np.random.default_rng(0))
     if _try_run(native, inputs) is None:
         return None
-    return _median_seconds(lambda: _try_run(native, inputs))
+    return _median_seconds(functools.partial(_try_run, native, inputs))
 
 
 def _merge_limit(native: _core.OnnxRuntimeModel, axis: _BatchAxis, max_batch_size: int) -> int:
@@ -282,7 +282,7 @@ def _merge_limit(native: _core.OnnxRuntimeModel, axis: _BatchAxis, max_batch_siz
     while size <= max_batch_size and time.perf_counter() - started < _SEARCH_SECONDS:
         inputs = _trial_inputs(native, size, rng)
         _try_run(native, inputs)
-        cost = _median_seconds(lambda inputs=inputs: _try_run(native, inputs)) / size
+        cost = _median_seconds(functools.partial(_try_run, native, inputs)) / size
         if cost < _WORTHWHILE * per_sample:
             best, per_sample = size, cost
         elif size > 2 * best:
@@ -347,7 +347,9 @@ def _open_tensors(
 def _check_recipe(recipe: Recipe, inputs: tuple[TensorInfo, ...], axis: _BatchAxis) -> None:
     if len(inputs) != 1 or len(inputs[0].shape) != 4 or not axis.batched:
         found = ", ".join(map(str, inputs))
-        raise ModelError(f"a recipe needs a model with one N x C x H x W input, this one has {found}")
+        raise ModelError(
+            f"a recipe needs a model with one N x C x H x W input, this one has {found}"
+        )
     made, wanted = recipe.fixed_output_shape, inputs[0].shape[1:]
     if made is None:
         raise ModelError("the recipe's output size depends on the image: give it a crop")

@@ -50,7 +50,7 @@ class Slot:
         return self._submit(self._claim, timeout, priority)
 
     def infer(self, timeout: float | None = None, priority: int = 0) -> Outputs:
-        """Publish the filled slot and wait for the outputs; arguments and errors as `Session.infer`."""
+        """Publish the filled slot and wait for the outputs; see `publish` and `Session.infer`."""
         return self._claim.infer(timeout, priority)
 
     def release(self) -> None:

@@ -9,30 +9,29 @@ import functools
 import os
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Any, cast
-
-import numpy as np
+from typing import TypeVar, cast
 
 from trtinfer import _core, images, onnxruntime_backend
 from trtinfer.completion import FutureCompleter, InferenceFuture, LoopCompleter
 from trtinfer.errors import BackendError, InputError, QueueFullError
+from trtinfer.inputs import InputReader, Shapes
 from trtinfer.metrics import Stats
 from trtinfer.preprocess import Recipe
 from trtinfer.ring import Slot
-from trtinfer.types import Array, Outputs, TensorInfo
+from trtinfer.types import Outputs, TensorInfo
 
-_PRIORITIES = range(-8, 8)
+Result = TypeVar("Result")
 
 
 class Session:
     """An open model that answers requests; requests of about the same time share a batch.
 
-    A request is one sample, without batch axis, or n samples along a leading batch axis, which stay
-    together (more than ``max_batch_size`` are split and joined again). Models without batch axis take
-    whole tensors and run one request at a time. All methods may be called from any thread.
+    A request is one sample, without batch axis, or n samples along a leading batch axis, which
+    stay together (more than ``max_batch_size`` are split and joined again). Models without batch
+    axis take whole tensors and run one request at a time. Methods may be called from any thread.
 
     Attributes:
         inputs: What a request brings, in the model's order; -1 marks the batch axis and other
@@ -70,8 +69,8 @@ class Session:
             capacity: Slots of the ring: samples that are queued or running at a time, at most.
             max_inflight: Batches in flight at a time. On the CPU this many run side by side only
                 where each leaves cores to the others, see ``intra_op_threads``.
-            preprocess: A recipe or its name; requests are then images of any size (path, bytes, file,
-                array of shape (height, width, 3) or PIL image).
+            preprocess: A recipe or its name; requests are then images of any size (path, bytes,
+                file, array of shape (height, width, 3) or PIL image).
             arena_bytes: Bytes shared by inputs of varying size.
             batched: Whether the first axis of all inputs and outputs is a batch axis. None: a model
                 whose declared shapes say so is tried out to prove that rows do not influence each
@@ -103,7 +102,8 @@ class Session:
         self.outputs: tuple[TensorInfo, ...] = opened.outputs
         self.metadata: Mapping[str, str] = dict(opened.metadata)
         self.backend = "onnxruntime"
-        self._batched = opened.batched and self._recipe is None
+        batched = opened.batched and self._recipe is None
+        self._reader = InputReader(opened.inputs, batched, opened.has_tensors)
         self._has_tensors = opened.has_tensors
         self._pipeline = opened.pipeline
         self._futures = FutureCompleter()
@@ -124,8 +124,8 @@ class Session:
         """Answer one request; waits without the GIL.
 
         Args:
-            x: An array, or a dict from input name to array: exact dtypes, the shape of one sample or
-                of n samples along a leading batch axis. With ``preprocess``: an image.
+            x: An array, or a dict from input name to array: exact dtypes, the shape of one sample
+                or of n samples along a leading batch axis. With ``preprocess``: an image.
             timeout: Seconds, counted from now, in which the answer (and, in a full ring, room) must
                 come. None: no limit, but a full ring refuses at once.
             priority: -8 to 7; higher runs first.
@@ -146,14 +146,12 @@ class Session:
                 return outputs
         return self._infer_slowly(x, timeout, priority)
 
-    def submit(
-        self, x: object, timeout: float | None = None, priority: int = 0
-    ) -> InferenceFuture:
+    def submit(self, x: object, timeout: float | None = None, priority: int = 0) -> InferenceFuture:
         """Publish one request and return its future at once; arguments and errors as `infer`.
 
         The inputs are copied: they may be changed as soon as this returns. The future is a
-        `concurrent.futures.Future` that may also be awaited; its ``cancel()`` works until the batch is
-        launched.
+        `concurrent.futures.Future` that may also be awaited; its ``cancel()`` works until the
+        batch is launched.
         """
         future = InferenceFuture()
         notifier = self._futures.notifier
@@ -164,7 +162,7 @@ class Session:
         return future.attach(self._submit_slowly(x, notifier, future, timeout, priority))
 
     async def ainfer(self, x: object, timeout: float | None = None, priority: int = 0) -> Outputs:
-        """Answer one request without blocking the running event loop; arguments and errors as `infer`.
+        """Answer one request without blocking the event loop; arguments and errors as `infer`.
 
         The loop is woken once per batch. Cancelling the awaiting task takes the request back if its
         batch has not been launched.
@@ -176,10 +174,13 @@ class Session:
         future: asyncio.Future[Outputs] = loop.create_future()
         pending = None
         if self._has_tensors:
-            with contextlib.suppress(QueueFullError) if timeout else contextlib.nullcontext():
+            try:
                 pending = self._pipeline.submit(
-                    x, completer.notifier, future, timeout, priority, on_loop=True
+                    x, completer.notifier, future, timeout, priority, True
                 )
+            except QueueFullError:
+                if timeout is None:
+                    raise
             completer.schedule_wake()
         if pending is None:
             # Images are decoded, and room is waited for, off the loop.
@@ -195,14 +196,14 @@ class Session:
 
     def claim(
         self,
-        shape: tuple[int, ...] | Mapping[str, tuple[int, ...]] | None = None,
+        shape: Shapes | None = None,
         timeout: float | None = None,
     ) -> Slot:
         """Claim a slot of the ring, to be filled in place: no copy is made of its inputs.
 
         Args:
-            shape: The sample's shape, where it varies from request to request: of the only input, or
-                a dict from input name to shape. For images: (height, width, 3).
+            shape: The sample's shape, where it varies from request to request: of the only input,
+                or a dict from input name to shape. For images: (height, width, 3).
             timeout: Seconds to wait for room; None: a full ring refuses at once.
 
         Raises:
@@ -210,10 +211,10 @@ class Session:
             QueueFullError: There is no room in the ring.
             ClosedError: The session is closed.
         """
-        if not self._has_tensors:
-            raise self._invalid_input("this model's values are no numeric tensors: use infer()")
-        shapes = self._claim_shapes(shape)
-        return Slot(self._pipeline.claim(1, False, shapes, timeout), self._submit_claim)
+        with self._counting_invalid():
+            shapes = self._reader.claim_shapes(shape)
+            claim = self._pipeline.claim(1, False, shapes, timeout)
+        return Slot(claim, self._submit_claim)
 
     # --- State --------------------------------------------------------------------------------
 
@@ -253,15 +254,15 @@ class Session:
     # --- The slower paths: inputs to convert, images to decode, values that are no tensors ------
 
     def _infer_slowly(self, x: object, timeout: float | None, priority: int) -> Outputs:
-        if self._recipe is not None:
-            started = time.monotonic()
-            claim = self._claim_image(x, timeout)
-            return claim.infer(_left(timeout, started), priority)
-        inputs = self._coerce(x)
-        _check_priority(priority)
-        if not self._has_tensors:
-            return self._pipeline.infer_object(inputs, timeout, priority)
-        return self._matched(self._pipeline.infer(inputs, timeout, priority))
+        with self._counting_invalid():
+            if self._recipe is not None:
+                started = time.monotonic()
+                claim = self._claim_image(x, timeout)
+                return claim.infer(_left(timeout, started), priority)
+            inputs = self._reader.read(x)
+            if not self._has_tensors:
+                return cast(Outputs, self._pipeline.infer_object(inputs, timeout, priority))
+            return _matched(self._pipeline.infer(inputs, timeout, priority))
 
     def _submit_slowly(
         self,
@@ -271,14 +272,25 @@ class Session:
         timeout: float | None,
         priority: int,
     ) -> _core.PendingRequest:
-        if self._recipe is not None:
-            started = time.monotonic()
-            claim = self._claim_image(x, timeout)
-            return claim.submit(notifier, cookie, _left(timeout, started), priority)
-        inputs = self._coerce(x)
-        if not self._has_tensors:
-            return self._pipeline.submit_object(inputs, notifier, cookie, timeout, priority)
-        return self._matched(self._pipeline.submit(inputs, notifier, cookie, timeout, priority))
+        with self._counting_invalid():
+            if self._recipe is not None:
+                started = time.monotonic()
+                claim = self._claim_image(x, timeout)
+                return claim.submit(notifier, cookie, _left(timeout, started), priority)
+            inputs = self._reader.read(x)
+            if not self._has_tensors:
+                return self._pipeline.submit_object(inputs, notifier, cookie, timeout, priority)
+            return _matched(self._pipeline.submit(inputs, notifier, cookie, timeout, priority))
+
+    def _claim_image(self, x: object, timeout: float | None) -> _core.Claim:
+        image = images.load(x)
+        claim = self._pipeline.claim(1, False, [list(image.shape)], timeout)
+        try:
+            image.decode_into(claim.inputs[self.inputs[0].name])
+        except BaseException:
+            claim.release()
+            raise
+        return claim
 
     def _submit_claim(
         self, claim: _core.Claim, timeout: float | None, priority: int
@@ -286,110 +298,13 @@ class Session:
         future = InferenceFuture()
         return future.attach(claim.submit(self._futures.notifier, future, timeout, priority))
 
-    def _claim_image(self, x: object, timeout: float | None) -> _core.Claim:
+    @contextlib.contextmanager
+    def _counting_invalid(self) -> Iterator[None]:
         try:
-            image = images.load(x)
-            claim = self._pipeline.claim(1, False, [list(image.shape)], timeout)
-            try:
-                image.decode_into(claim.inputs[self.inputs[0].name])
-            except BaseException:
-                claim.release()
-                raise
+            yield
         except InputError:
             self._invalid += 1
             raise
-        return claim
-
-    def _claim_shapes(
-        self, shape: tuple[int, ...] | Mapping[str, tuple[int, ...]] | None
-    ) -> list[list[int]]:
-        samples = [info.shape[1:] if self._batched else info.shape for info in self.inputs]
-        if shape is None:
-            if any(dim < 0 for sample in samples for dim in sample):
-                wanted = ", ".join(map(str, self.inputs))
-                raise self._invalid_input(f"the slot's size depends on its shape: {wanted}")
-            return []
-        if not isinstance(shape, Mapping):
-            if len(self.inputs) != 1:
-                names = ", ".join(info.name for info in self.inputs)
-                raise self._invalid_input(f"a dict of shapes is needed for the inputs {names}")
-            shape = {self.inputs[0].name: shape}
-        shapes = []
-        for info, sample in zip(self.inputs, samples, strict=True):
-            given = tuple(shape.get(info.name, ()))
-            if not _fits(given, sample):
-                raise self._invalid_input(f"the shape {given} does not fit {info}")
-            shapes.append([1, *given] if self._batched else list(given))
-        return shapes
-
-    def _coerce(self, x: object) -> dict[str, Any]:
-        """Turn what a user hands in into exact arrays by name, or say why that cannot be."""
-        if not isinstance(x, Mapping):
-            if len(self.inputs) != 1:
-                names = ", ".join(info.name for info in self.inputs)
-                raise self._invalid_input(
-                    f"the model has the inputs {names}: pass a dict of arrays, not {_describe(x)}"
-                )
-            x = {self.inputs[0].name: x}
-        names = {info.name for info in self.inputs}
-        if set(x) != names:
-            raise self._invalid_input(
-                f"inputs {sorted(names)} are needed, {sorted(map(str, x))} were received"
-            )
-        if not self._has_tensors:
-            return dict(x)
-        arrays = {info.name: self._exact_array(info, x[info.name]) for info in self.inputs}
-        self._check_rows(arrays)
-        return arrays
-
-    def _exact_array(self, info: TensorInfo, value: object) -> Array:
-        exact = isinstance(value, np.ndarray | np.generic)
-        try:
-            array = np.asarray(value) if exact else np.asarray(value, dtype=info.dtype)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise self._invalid_input(
-                f"{_describe(value)} cannot become the array {info}: {error}"
-            ) from None
-        if array.dtype.newbyteorder("=") != info.dtype:
-            raise self._invalid_input(
-                f"the model's input is {info}, the array received has dtype {array.dtype}: "
-                f"convert it with .astype({info.dtype.name!r})"
-            )
-        array = np.asarray(array, dtype=info.dtype, order="C")
-        sample = info.shape[1:] if self._batched else info.shape
-        batch = self._batched and _fits(array.shape[1:], sample) and array.ndim == len(info.shape)
-        if not batch and not _fits(array.shape, sample):
-            wanted = f"{sample} for one sample" if self._batched else f"{sample}"
-            also = f" or {(-1, *sample)} for several" if self._batched else ""
-            raise self._invalid_input(
-                f"the input {info.name!r} takes the shape {wanted}{also} (-1: any), "
-                f"an array of shape {array.shape} was received"
-            )
-        if array.size == 0 and self._batched:
-            raise self._invalid_input(
-                f"the array for {info.name!r} has no elements: shape {array.shape} was received"
-            )
-        return array
-
-    def _check_rows(self, arrays: Mapping[str, Array]) -> None:
-        if not self._batched:
-            return
-        rows = {
-            array.shape[0] if array.ndim == len(info.shape) else None
-            for info, array in zip(self.inputs, arrays.values(), strict=True)
-        }
-        if len(rows) > 1:
-            shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
-            raise self._invalid_input(f"the inputs differ in their number of samples: {shapes}")
-
-    def _matched(self, result: Any) -> Any:
-        if result is None:  # an array that _coerce lets through fits the core as well
-            raise AssertionError("the core refused an input that fits the model")
-        return result
-
-    def _invalid_input(self, message: str) -> InputError:
-        self._invalid += 1
-        return InputError(message)
 
     def _completer_of(self, loop: asyncio.AbstractEventLoop) -> LoopCompleter:
         completer = self._loops.get(loop)
@@ -399,26 +314,15 @@ class Session:
         return completer
 
 
-def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    return len(shape) == len(wanted) and all(
-        w in (-1, s) for s, w in zip(shape, wanted, strict=True)
-    )
-
-
-def _describe(value: object) -> str:
-    if isinstance(value, np.ndarray):
-        return f"an array of dtype {value.dtype} and shape {value.shape}"
-    return f"an object of type {type(value).__name__}"
+def _matched(result: Result | None) -> Result:
+    if result is None:  # what _coerce lets through fits the core as well
+        raise AssertionError("the core refused an input that fits the model")
+    return result
 
 
 def _left(timeout: float | None, started: float) -> float | None:
     """What is left of a timeout that counts from ``started``."""
     return None if timeout is None else timeout - (time.monotonic() - started)
-
-
-def _check_priority(priority: int) -> None:
-    if priority not in _PRIORITIES:
-        raise ValueError(f"{priority=} is not in -8 to 7")
 
 
 def _check_options(

@@ -1,0 +1,134 @@
+"""What a user hands in, turned into the exact arrays that a model reads, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from trtinfer.errors import InputError
+from trtinfer.types import Array, TensorInfo
+
+#: A shape for the only input, or one for each input by name.
+Shapes = tuple[int, ...] | Mapping[str, tuple[int, ...]]
+
+
+class InputReader:
+    """Reads requests for one model. Immutable, thread-safe.
+
+    Values that fit exactly never come here: the core takes them as they are.
+    """
+
+    def __init__(self, infos: tuple[TensorInfo, ...], batched: bool, tensors: bool) -> None:
+        """Describe what to expect.
+
+        Args:
+            infos: The model's inputs.
+            batched: Whether the first axis of each is a batch axis that a sample lacks.
+            tensors: Whether all are numeric tensors; else values pass as they are.
+        """
+        self._infos = infos
+        self._batched = batched
+        self._tensors = tensors
+
+    def read(self, x: object) -> dict[str, Any]:
+        """Return exact, C-contiguous arrays by input name.
+
+        Raises:
+            InputError: Something is missing, unknown, or of the wrong dtype or shape.
+        """
+        if not isinstance(x, Mapping):
+            if len(self._infos) != 1:
+                raise InputError(
+                    f"the model has the inputs {self._names()}: pass a dict, not {_describe(x)}"
+                )
+            x = {self._infos[0].name: x}
+        needed = {info.name for info in self._infos}
+        if set(x) != needed:
+            raise InputError(
+                f"inputs {sorted(needed)} are needed, {sorted(map(str, x))} were received"
+            )
+        if not self._tensors:
+            return dict(x)
+        arrays = {info.name: self._exact(info, x[info.name]) for info in self._infos}
+        self._check_rows(arrays)
+        return arrays
+
+    def claim_shapes(self, shape: Shapes | None) -> list[list[int]]:
+        """Return the shapes that a claimed slot has to hold; empty when they are always the same.
+
+        Raises:
+            InputError: A shape is missing or does not fit its input.
+        """
+        if not self._tensors:
+            raise InputError("this model's values are no numeric tensors: use infer()")
+        if shape is None:
+            if any(dim < 0 for info in self._infos for dim in self._sample(info)):
+                wanted = ", ".join(map(str, self._infos))
+                raise InputError(f"claim() needs shape=, which varies for this model: {wanted}")
+            return []
+        if not isinstance(shape, Mapping):
+            if len(self._infos) != 1:
+                raise InputError(f"a dict of shapes is needed for the inputs {self._names()}")
+            shape = {self._infos[0].name: shape}
+        shapes = []
+        for info in self._infos:
+            given = tuple(shape.get(info.name, ()))
+            if not _fits(given, self._sample(info)) or any(dim < 0 for dim in given):
+                raise InputError(f"the shape {given} does not fit {self._sample(info)} of {info}")
+            shapes.append([1, *given] if self._batched else list(given))
+        return shapes
+
+    def _names(self) -> str:
+        return ", ".join(info.name for info in self._infos)
+
+    def _sample(self, info: TensorInfo) -> tuple[int, ...]:
+        return info.shape[1:] if self._batched else info.shape
+
+    def _exact(self, info: TensorInfo, value: object) -> Array:
+        typed = isinstance(value, np.ndarray | np.generic)
+        try:
+            array = np.asarray(value) if typed else np.asarray(value, dtype=info.dtype)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(f"{_describe(value)} cannot become {info}: {error}") from None
+        if array.dtype.newbyteorder("=") != info.dtype:
+            raise InputError(
+                f"the model's input is {info}, an array of dtype {array.dtype} was received: "
+                f"convert it with .astype({info.dtype.name!r})"
+            )
+        array = np.asarray(array, dtype=info.dtype, order="C")
+        sample = self._sample(info)
+        several = self._batched and array.ndim > 0 and _fits(array.shape[1:], sample)
+        if not several and not _fits(array.shape, sample):
+            wanted = f"{sample} for one sample or {(-1, *sample)} for several"
+            raise InputError(
+                f"the input {info.name!r} takes the shape {wanted if self._batched else sample} "
+                f"(-1: any), an array of shape {array.shape} was received"
+            )
+        if several and array.shape[0] == 0:
+            raise InputError(f"an array without samples, shape {array.shape}, was received")
+        return array
+
+    def _check_rows(self, arrays: Mapping[str, Array]) -> None:
+        if not self._batched:
+            return
+        rows = {
+            array.shape[0] if array.ndim == len(info.shape) else None
+            for info, array in zip(self._infos, arrays.values(), strict=True)
+        }
+        if len(rows) > 1:
+            shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+            raise InputError(f"the inputs differ in their number of samples: {shapes}")
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    return len(shape) == len(wanted) and all(
+        w in (-1, s) for s, w in zip(shape, wanted, strict=True)
+    )
+
+
+def _describe(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array of dtype {value.dtype} and shape {value.shape}"
+    return f"an object of type {type(value).__name__}"
