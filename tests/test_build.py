@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import re
 import shutil
 import subprocess
@@ -30,7 +31,7 @@ def readelf(flag: str) -> str:
 def run_python(code: str, **environment: str) -> str:
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
-        capture_output=True, text=True, check=True, timeout=60, env=environment,
+        capture_output=True, text=True, check=True, timeout=60, env={**os.environ, **environment},
     ).stdout.strip()  # fmt: skip
 
 

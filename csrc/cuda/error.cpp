@@ -23,7 +23,11 @@ std::string describe(int code) {
 }
 
 void check(int code, std::string_view call) {
-  if (code != 0) throw Error(code, call);
+  if (code == 0) return;
+#if TRTINFER_CUDA
+  static_cast<void>(cudaGetLastError());  // else the next kernel launch would report this error
+#endif
+  throw Error(code, call);
 }
 
 }  // namespace trtinfer::cuda

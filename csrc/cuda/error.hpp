@@ -28,7 +28,7 @@ bool is_no_gpu(int code) noexcept;
 // The runtime's own text for a code, with its number: "out of memory (CUDA error 2)".
 std::string describe(int code);
 
-// Throws Error naming the call unless code is cudaSuccess (0).
+// Throws Error naming the call unless code is cudaSuccess (0); clears the runtime's last error.
 void check(int code, std::string_view call);
 
 }  // namespace trtinfer::cuda

@@ -21,13 +21,13 @@ void probe_says_why_there_is_no_gpu() {
 
 void kernels_run_on_every_gpu_and_nowhere_else() {
   const cuda::Probe found = cuda::probe();
-  for (const cuda::Device& device : found.devices) {
+  const int absent = static_cast<int>(found.devices.size());
+  CHECK_THROWS(cuda::code_architecture(absent), cuda::Error);
+  for (const cuda::Device& device : found.devices) {  // after a failure, which must leave no trace
     const auto [major, minor] = device.compute_capability;
     const int architecture = cuda::code_architecture(device.index);
     CHECK(architecture >= 750 && architecture <= 100 * major + 10 * minor);
   }
-  const int absent = static_cast<int>(found.devices.size());
-  CHECK_THROWS(cuda::code_architecture(absent), cuda::Error);
 }
 
 void check_names_the_call_and_the_code() {
