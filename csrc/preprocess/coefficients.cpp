@@ -69,6 +69,17 @@ Coefficients pillow_coefficients(Filter filter, std::int64_t source, std::int64_
   return result;
 }
 
+// A pass that Pillow leaves out: every pixel is itself.
+Coefficients identity(std::int64_t first, int count) {
+  Coefficients result;
+  result.stride = 1;
+  for (int i = 0; i < count; ++i) {
+    result.taps.push_back({static_cast<std::int32_t>(first + i), 1});
+    result.weights.push_back(1 << PillowArithmetic::kFractionBits);
+  }
+  return result;
+}
+
 // OpenCV's INTER_LINEAR of bytes. Columns outside the source lose their weight; rows outside keep
 // it, and are the nearest row (see Taps).
 Coefficients opencv_coefficients(Axis axis, std::int64_t source, std::int64_t target,
@@ -116,6 +127,7 @@ Coefficients make_coefficients(Filter filter, Axis axis, std::int64_t source, st
                                std::int64_t first, int count) {
   if (filter == Filter::kOpencvLinear)
     return opencv_coefficients(axis, source, target, first, count);
+  if (source == target) return identity(first, count);
   return pillow_coefficients(filter, source, target, first, count);
 }
 
