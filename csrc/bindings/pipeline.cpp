@@ -154,14 +154,11 @@ class PipelineHandle {
     ParsedInputs parsed;
     if (!layout_->match(x, parsed)) return py::none();
     const std::shared_ptr<Request> request = make_request(parsed, timeout);
-    const std::uint32_t max = pipeline_->max_batch_size();
-    for (std::uint32_t first = 0; first < parsed.rows; first += max) {
-      // The parts of a large request wait for each other; the first is refused like any other.
-      const Nanoseconds until = first > 0 || timeout ? request->deadline : 0;
-      Claim claim = claim_part(parsed, first, until);
-      layout_->fill(parsed, first, claim);
-      pipeline_->publish(std::move(claim), request, first, priority, parsed.rows > max);
-    }
+    Claim claim = claim_part(parsed, 0, timeout ? request->deadline : 0);
+    layout_->fill(parsed, 0, claim);
+    const bool has_more = parsed.rows > pipeline_->max_batch_size();
+    pipeline_->publish(std::move(claim), request, 0, priority, has_more);
+    if (has_more) publish_rest(parsed, request, priority);
     return ClaimHandle::wait(pipeline_, *layout_, request);
   }
 
@@ -227,6 +224,23 @@ class PipelineHandle {
     request->units_left = (parsed.rows + max - 1) / max;
     request->units.reserve(request->units_left);
     return request;
+  }
+
+  // The parts of a large request wait for room, since it frees itself as they run.
+  void publish_rest(const ParsedInputs& parsed, const std::shared_ptr<Request>& request,
+                    int priority) {
+    const std::uint32_t max = pipeline_->max_batch_size();
+    try {
+      for (std::uint32_t first = max; first < parsed.rows; first += max) {
+        Claim claim = claim_part(parsed, first, request->deadline);
+        layout_->fill(parsed, first, claim);
+        pipeline_->publish(std::move(claim), request, first, priority, true);
+      }
+    } catch (const pipeline::FullError&) {
+      pipeline_->abandon(request, Outcome::kExpired);
+    } catch (const pipeline::ClosedError&) {
+      pipeline_->abandon(request, Outcome::kClosed);
+    }
   }
 
   Claim claim_part(const ParsedInputs& parsed, std::uint32_t first, Nanoseconds until) {

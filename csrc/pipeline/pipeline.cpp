@@ -24,8 +24,7 @@ Pipeline::Pipeline(std::shared_ptr<Executor> executor, std::vector<TensorSpec> i
       ring_(options),
       records_(options.capacity),
       reaper_([this](const std::shared_ptr<Request>& request) {
-        withdraw(*request);
-        end(request, Outcome::kExpired, {});
+        abandon(request, Outcome::kExpired);
       }) {
   alive_.fetch_add(1, std::memory_order_relaxed);
   for (std::uint32_t i = 0; i < options.lanes; ++i) {
@@ -52,8 +51,8 @@ void Pipeline::check_process() const {
       "child: open a session after the fork");
 }
 
-ring::ClaimStatus Pipeline::claim_unit(std::uint32_t rows, const std::vector<Shape>& shapes,
-                                       Nanoseconds deadline, Claim& claim) {
+std::optional<Claim> Pipeline::try_claim(std::uint32_t rows, const std::vector<Shape>& shapes,
+                                         Nanoseconds deadline) {
   check_process();
   const std::uint64_t bytes = memory_.unit_bytes(shapes);
   if (bytes > arena_bytes_) {
@@ -63,23 +62,16 @@ ring::ClaimStatus Pipeline::claim_unit(std::uint32_t rows, const std::vector<Sha
   ring::Unit unit;
   const ring::ClaimStatus status = ring_.claim(rows, bytes, deadline, unit);
   if (status == ring::ClaimStatus::kClosed) throw ClosedError("the session is closed");
-  if (status == ring::ClaimStatus::kFull) return status;
+  if (status == ring::ClaimStatus::kFull) return std::nullopt;
   UnitRecord& record = records_[unit.slot];
   if (!memory_.is_static()) record.shapes = shapes;
   memory_.locate(ring_, unit, record.shapes, record.inputs);
-  claim = Claim(shared_from_this(), unit);
-  return status;
-}
-
-std::optional<Claim> Pipeline::try_claim(std::uint32_t rows, const std::vector<Shape>& shapes) {
-  Claim claim;
-  if (claim_unit(rows, shapes, 0, claim) == ring::ClaimStatus::kFull) return std::nullopt;
-  return claim;
+  return Claim(shared_from_this(), unit);
 }
 
 Claim Pipeline::claim(std::uint32_t rows, const std::vector<Shape>& shapes, Nanoseconds deadline) {
-  Claim claim;
-  if (claim_unit(rows, shapes, deadline, claim) == ring::ClaimStatus::kClaimed) return claim;
+  std::optional<Claim> claim = try_claim(rows, shapes, deadline);
+  if (claim) return std::move(*claim);
   stats_.rejected.fetch_add(1, std::memory_order_relaxed);
   throw FullError("no room for the request: " +
                   std::to_string(ring_.capacity() - ring_.occupancy().free) + " of " +
@@ -98,6 +90,9 @@ std::shared_ptr<Request> Pipeline::make_request(std::uint32_t rows, bool has_bat
 void Pipeline::publish(Claim&& claim, const std::shared_ptr<Request>& request,
                        std::uint32_t first_row, int priority, bool wake) {
   check_process();
+  if (priority < ring::kLowestPriority || priority > ring::kHighestPriority) {
+    throw std::invalid_argument("priority=" + std::to_string(priority) + " is not in -8 to 7");
+  }
   const ring::Unit unit = claim.unit_;
   UnitRecord& record = records_[unit.slot];
   record.request = request;
@@ -109,11 +104,7 @@ void Pipeline::publish(Claim&& claim, const std::shared_ptr<Request>& request,
                                 executor_->batch_key(record.shapes)};
   if (!ring_.publish(unit, schedule, wake)) {
     record.request.reset();
-    if (first_row == 0) {
-      stats_.accepted.fetch_sub(1, std::memory_order_relaxed);
-    } else {
-      end(request, Outcome::kClosed, {});
-    }
+    if (first_row == 0) stats_.accepted.fetch_sub(1, std::memory_order_relaxed);
     throw ClosedError("the session is closed");
   }
   claim.pipeline_.reset();
@@ -139,8 +130,7 @@ void Pipeline::wait(const std::shared_ptr<Request>& request) {
     const std::uint32_t seen = word.value();
     if (request->done()) return;
     if (request->deadline <= ring::now()) {
-      withdraw(*request);
-      end(request, Outcome::kExpired, {});
+      abandon(request, Outcome::kExpired);
       continue;
     }
     word.wait(seen, request->deadline);
@@ -149,6 +139,11 @@ void Pipeline::wait(const std::shared_ptr<Request>& request) {
 
 void Pipeline::wake() {
   if (ring_.published() > 0) ring_.work().wake(1);
+}
+
+void Pipeline::abandon(const std::shared_ptr<Request>& request, Outcome outcome) {
+  withdraw(*request);
+  end(request, outcome, {});
 }
 
 void Pipeline::watch_deadline(const std::shared_ptr<Request>& request) { reaper_.watch(request); }

@@ -55,8 +55,9 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
   /// until `deadline` (0: not at all). Throws FullError, ClosedError.
   Claim claim(std::uint32_t rows, const std::vector<Shape>& shapes, ring::Nanoseconds deadline);
 
-  /// The same without waiting, and without counting a refusal: nothing when the ring is full.
-  std::optional<Claim> try_claim(std::uint32_t rows, const std::vector<Shape>& shapes);
+  /// The same without counting a refusal: nothing when there is no room by the deadline.
+  std::optional<Claim> try_claim(std::uint32_t rows, const std::vector<Shape>& shapes,
+                                 ring::Nanoseconds deadline = 0);
 
   /// Readies a request: arrival is now, outputs of known shape are allocated.
   std::shared_ptr<Request> make_request(std::uint32_t rows, bool has_batch_axis);
@@ -68,6 +69,9 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
 
   /// Runs or waits for the batch that answers `request`, until its deadline.
   void wait(const std::shared_ptr<Request>& request);
+
+  /// Ends a request of which only some parts were published.
+  void abandon(const std::shared_ptr<Request>& request, Outcome outcome);
 
   /// Expires a request whose deadline nobody waits for.
   void watch_deadline(const std::shared_ptr<Request>& request);
@@ -114,8 +118,6 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
     std::vector<std::shared_ptr<Notifier>> notifiers;
   };
 
-  ring::ClaimStatus claim_unit(std::uint32_t rows, const std::vector<Shape>& shapes,
-                               ring::Nanoseconds deadline, Claim& claim);
   bool run_one(Runner& runner, bool continues);
   void execute(Runner& runner);
   void prepare(Runner& runner);
