@@ -179,8 +179,13 @@ class PipelineHandle {
     }
     for (std::size_t i = 0; i < claims.size(); ++i) {
       const auto first = static_cast<std::uint32_t>(i) * max;
-      pipeline_->publish(std::move(claims[i]), request, first, delivery.priority,
-                         !delivery.on_loop);
+      try {
+        pipeline_->publish(std::move(claims[i]), request, first, delivery.priority,
+                           !delivery.on_loop);
+      } catch (const pipeline::ClosedError&) {
+        if (i > 0) pipeline_->abandon(request, Outcome::kClosed);
+        throw;
+      }
     }
     if (request->deadline != kNever) pipeline_->watch_deadline(request);
     return py::cast(PendingRequest{pipeline_, request});
