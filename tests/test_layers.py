@@ -33,6 +33,7 @@ MODULE_ORDER = [
     "preprocess",
     "ring",
     "completion",
+    "batching",
     "onnxruntime_backend",
     "metrics",
     "session",

@@ -10,6 +10,8 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from trtinfer import _core
+
 Array = npt.NDArray[Any]
 
 #: What a request gives back: one array for each output, by name.
@@ -56,6 +58,12 @@ class TensorInfo:
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, value: _core.OnnxRuntimeValueInfo) -> TensorInfo:
+        """Return what the core says of an input or output."""
+        dtype = DTYPES.get(value.element_type, np.dtype(object))
+        return cls(value.name, dtype, tuple(value.shape))
 
     def __str__(self) -> str:
         """Return ``name: dtype[dim, dim]`` with ``?`` for dimensions that vary."""

@@ -1,0 +1,229 @@
+"""Whether and up to which size requests share a batch: found out by runs on invented inputs."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from trtinfer import _core
+from trtinfer.errors import ModelError, TrtInferError
+from trtinfer.types import DTYPES, Array, TensorInfo
+
+logger = logging.getLogger("trtinfer")
+
+#: A larger batch has to be cheaper per sample by this factor, or merging requests does not pay.
+_WORTHWHILE = 0.93
+
+#: How long the search for the batch size that pays may take when a session opens.
+_SEARCH_SECONDS = 1.0
+
+#: How long the runs that time one input may take together; at least one is timed.
+_TIMING_SECONDS = 0.1
+
+#: Size given to dimensions that vary (other than the batch), as long as the input stays this small.
+_TRIAL_DIMENSION = 64
+_TRIAL_ELEMENTS = 1 << 20
+
+#: Integers that inputs are made of: first without 0, since an integer division by zero ends the
+#: process, then without 2, which may be no valid index (BERT's token types are 0 and 1).
+_TRIAL_INTEGERS = ((1, 2), (0, 1))
+
+
+@dataclass(frozen=True)
+class BatchAxis:
+    """How a model uses the first axis of its tensors.
+
+    Attributes:
+        batched: Whether it is a batch axis.
+        fixed: Its only size; 0 when any will do.
+    """
+
+    batched: bool
+    fixed: int = 0
+
+
+_NO_BATCH_AXIS = BatchAxis(batched=False)
+
+
+def find_batch_axis(native: _core.OnnxRuntimeModel, batched: bool | None) -> BatchAxis:
+    """Return how the first axis is used, from the declared shapes and from trial runs.
+
+    Args:
+        native: All values are numeric tensors.
+        batched: What the user says of it; None finds out.
+
+    Raises:
+        ModelError: ``batched`` is true, but the declared shapes do not agree.
+    """
+    if batched is False:
+        return _NO_BATCH_AXIS
+    declared = _declared_batch_axis(native)
+    if batched is True:
+        if not declared.batched:
+            shapes = ", ".join(map(str, map(TensorInfo.of, _values(native))))
+            raise ModelError(f"batched=True, but the first axes do not agree: {shapes}")
+        return declared
+    if declared.batched and not _rows_are_independent(native, declared):
+        logger.warning(
+            "the first axis of this model is no batch axis (a row's answer depends on the others, "
+            "or the model cannot be tried): requests run one at a time; batched=True or False "
+            "decides it"
+        )
+        return _NO_BATCH_AXIS
+    return declared
+
+
+def cost_of_one(native: _core.OnnxRuntimeModel, axis: BatchAxis) -> float | None:
+    """Return the seconds of a run with one row (of a whole run without batch axis).
+
+    Returns:
+        None if the model fails on invented inputs.
+    """
+    rows = (axis.fixed or 1) if axis.batched else None
+    inputs = _accepted_inputs(native, rows)
+    return None if inputs is None else _median_seconds(native, inputs)
+
+
+def find_merge_limit(native: _core.OnnxRuntimeModel, axis: BatchAxis, max_batch_size: int) -> int:
+    """Warm the batch sizes up and return the largest to which merging requests pays.
+
+    On a CPU a convolution network gains nothing from a batch, and requests that share one wait for
+    each other; a small fully connected network gains tenfold.
+    """
+    if not axis.batched or axis.fixed:
+        return max_batch_size
+    started = time.perf_counter()
+    best, size, per_sample = 1, 1, math.inf
+    while size <= max_batch_size and time.perf_counter() - started < _SEARCH_SECONDS:
+        inputs = _accepted_inputs(native, size)
+        if inputs is None and size == 1:
+            return max_batch_size  # nothing is known
+        if inputs is None:
+            break
+        cost = _median_seconds(native, inputs) / size
+        if cost < _WORTHWHILE * per_sample:
+            best, per_sample = size, cost
+        elif size > 2 * best:
+            break
+        size = max_batch_size if size < max_batch_size < 2 * size else 2 * size
+    return best
+
+
+# --- Batch axis -------------------------------------------------------------------------------
+
+
+def _values(native: _core.OnnxRuntimeModel) -> list[_core.OnnxRuntimeValueInfo]:
+    return [*native.inputs, *native.outputs]
+
+
+def _declared_batch_axis(native: _core.OnnxRuntimeModel) -> BatchAxis:
+    """Read the batch axis off the declared shapes; they may lie, so the caller checks."""
+    values = _values(native)
+    if not native.inputs or any(not value.shape for value in values):
+        return _NO_BATCH_AXIS
+    sizes = {value.shape[0] for value in values}
+    if sizes == {-1}:
+        symbols = {value.symbols[0] for value in native.inputs}
+        return BatchAxis(batched=len(symbols) == 1)
+    if len(sizes) == 1 and min(sizes) > 0:
+        return BatchAxis(batched=True, fixed=sizes.pop())
+    return _NO_BATCH_AXIS
+
+
+def _rows_are_independent(native: _core.OnnxRuntimeModel, axis: BatchAxis) -> bool:
+    """Run the same row beside different company: its answer must not change."""
+    rows = axis.fixed or 2
+    if rows == 1:
+        return True
+    first = _accepted_inputs(native, rows, seed=0)
+    other = _accepted_inputs(native, rows, seed=1)
+    if first is None or other is None:
+        return False
+    expected = _try_run(native, first)
+    for kept in (0, rows - 1):
+        mixed = [array.copy() for array in other]
+        for array, row in zip(mixed, first, strict=True):
+            array[kept] = row[kept]
+        got = _try_run(native, mixed)
+        if expected is None or got is None:
+            return False
+        for a, b in zip(expected, got, strict=True):
+            if a.ndim == 0 or a.shape[0] != rows or a.shape != b.shape:
+                return False
+            if not _close(a[kept], b[kept]):
+                return False
+    return True
+
+
+def _close(a: Array, b: Array) -> bool:
+    if a.dtype.kind not in "fciub":  # ml_dtypes' types, which NumPy cannot compare closely
+        a, b = a.astype(np.float32), b.astype(np.float32)
+    return bool(np.allclose(a, b, rtol=1e-3, atol=1e-5, equal_nan=True))
+
+
+# --- Trial runs -------------------------------------------------------------------------------
+
+
+def _accepted_inputs(
+    native: _core.OnnxRuntimeModel, rows: int | None, seed: int = 0
+) -> list[Array] | None:
+    """Invent inputs that the model accepts; None: there is no saying what it takes."""
+    for integers in _TRIAL_INTEGERS:
+        inputs = _invented_inputs(native, rows, integers, seed)
+        if _try_run(native, inputs) is not None:
+            return inputs
+        if all(array.dtype.kind not in "iu" for array in inputs):
+            break
+    return None
+
+
+def _invented_inputs(
+    native: _core.OnnxRuntimeModel, rows: int | None, integers: Sequence[int], seed: int
+) -> list[Array]:
+    rng = np.random.default_rng(seed)
+    varying = _trial_dimension(native)
+    arrays = []
+    for value in native.inputs:
+        shape = [varying if dim < 0 else dim for dim in value.shape]
+        if rows is not None:
+            shape[0] = rows
+        dtype = DTYPES[value.element_type]
+        if dtype.kind in "iub":
+            values = (0, 1) if dtype.kind == "b" else integers
+            arrays.append(rng.choice(values, shape).astype(dtype))
+        else:
+            arrays.append(rng.random(shape, dtype=np.float32).astype(dtype))
+    return arrays
+
+
+def _trial_dimension(native: _core.OnnxRuntimeModel) -> int:
+    """Return one size for all dimensions that vary: inputs may have to agree in some of them."""
+    sizes = [_TRIAL_DIMENSION]
+    for value in native.inputs:
+        known = math.prod(dim for dim in value.shape if dim > 0)
+        if varying := sum(dim < 0 for dim in value.shape):
+            sizes.append(max(1, int((_TRIAL_ELEMENTS / known) ** (1 / varying))))
+    return min(sizes)
+
+
+def _try_run(native: _core.OnnxRuntimeModel, inputs: list[Array]) -> list[Array] | None:
+    try:
+        return native.run(inputs, [DTYPES[value.element_type] for value in native.outputs])
+    except TrtInferError:
+        return None
+
+
+def _median_seconds(native: _core.OnnxRuntimeModel, inputs: list[Array], repeats: int = 5) -> float:
+    run = functools.partial(_try_run, native, inputs)
+    times: list[float] = []
+    while not times or (len(times) < repeats and sum(times) < _TIMING_SECONDS):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return sorted(times)[len(times) // 2]
