@@ -63,6 +63,7 @@ py::array run(const HostPreprocessor& preprocessor, const py::array& image) {
 
 std::vector<ImageView> views_of(const std::vector<py::array>& images) {
   std::vector<ImageView> views;
+  views.reserve(images.size());
   for (const py::array& image : images) views.push_back(view_of(image));
   return views;
 }
