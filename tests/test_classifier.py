@@ -185,6 +185,30 @@ def test_stream_goes_on_after_a_bad_image_and_reads_only_ahead(classifier):
     assert threading.active_count() <= before + 33
 
 
+def test_stream_waits_where_the_session_is_full():
+    image_bytes = 100 * 100 * 3
+    options = {"capacity": 2, "max_batch_size": 2, "arena_bytes": 20 * image_bytes}
+    with Classifier(ultralytics(), **options) as classifier:
+        answers = classifier.classify_many([picture("blue", 100, 100)] * 100, top_k=1)
+        assert [answer[0][1] for answer in answers] == ["blue"] * 100
+
+
+def test_stream_left_early_stops_its_threads(classifier):
+    before = threading.active_count()
+    for answer in classifier.stream(itertools.repeat(picture("red")), 1):
+        assert answer[0][1] == "red"
+        break
+    assert threading.active_count() <= before
+
+
+def test_request_options_are_passed_on(classifier):
+    with pytest.raises(trtinfer.DeadlineExceededError):
+        classifier(picture("red"), timeout=-1.0)
+    with pytest.raises(trtinfer.DeadlineExceededError):
+        classifier.submit(picture("red"), timeout=-1.0).result(10)
+    assert classifier(picture("red"), 1, timeout=10.0, priority=1)[0][1] == "red"
+
+
 def test_closed_classifier_says_so():
     classifier = Classifier(model(), COLORS, RECIPE)
     classifier.close()

@@ -202,6 +202,22 @@ def test_refuses_garbage_of_every_length():
                 images.decode(start + rng.bytes(length) if start else rng.bytes(length))
 
 
+def test_damaged_files_are_decoded_or_refused_and_nothing_else():
+    rng = np.random.default_rng(6)
+    kinds = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM", "TGA", "JPEG2000"]
+    files = [encode(photo(60, 80), kind) for kind in kinds]
+    refused = 0
+    for count in range(800):
+        data = bytearray(files[count % len(files)])
+        for at in rng.integers(0, len(data) if count % 3 else 100, 3):
+            data[at] = rng.integers(256)
+        try:
+            assert images.decode(data, max_pixels=1_000_000).dtype == np.uint8
+        except InputError:
+            refused += 1
+    assert 100 < refused < 700
+
+
 @pytest.mark.parametrize(
     ("source", "said"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import collections
+import functools
 import itertools
 import operator
 import os
@@ -25,6 +26,7 @@ Answer: TypeAlias = "list[tuple[float, str]]"
 _PROBE_SIZE = 224  # height and width; any size will do, the recipe resizes
 _SUM_TOLERANCE = 1e-2  # 1000 probabilities in bfloat16 add up to 1 within this
 _THREADS_PER_CORE, _MOST_THREADS = 4, 32
+_PATIENCE = 3600.0  # seconds that an image of a stream may wait for room
 
 
 class Classifier:
@@ -80,13 +82,14 @@ class Classifier:
             self.session.close(drain=False)
             raise
 
-    def __call__(self, image: object, top_k: int = 5) -> Answer:
+    def __call__(self, image: object, top_k: int = 5, **request_options: Any) -> Answer:
         """Classifies one image and waits for the answer.
 
         Args:
             image: As for `trtinfer.images.load`: a path, bytes, a file object, a NumPy array (RGB)
                 or a PIL image.
             top_k: How many classes to return; all of them when there are fewer.
+            **request_options: Passed on to `Session.infer`: `timeout`, `priority`.
 
         Returns:
             (probability, label) pairs, the most probable first; equal ones by class index.
@@ -94,10 +97,11 @@ class Classifier:
         Raises:
             InputError: The image cannot be read, or `top_k` is less than 1.
             QueueFullError: The session has no room for the request.
+            DeadlineExceededError: The timeout ran out.
             BackendError: The model failed, or gave NaN.
         """
         count = _checked(top_k)
-        return self._answer(self.session.infer(image), count)
+        return self._answer(self.session.infer(image, **request_options), count)
 
     def submit(self, image: object, top_k: int = 5, **request_options: Any) -> Future[Answer]:
         """Classifies one image without waiting; arguments and errors as in a call.
@@ -105,7 +109,7 @@ class Classifier:
         Args:
             image: As in a call.
             top_k: As in a call.
-            **request_options: Passed on to `Session.submit`: `timeout`, `priority`.
+            **request_options: As in a call.
 
         Returns:
             A future of the answer. Cancelling it cancels the request, unless it is running.
@@ -150,7 +154,8 @@ class Classifier:
     def stream(self, images: Iterable[object], top_k: int = 5) -> Iterator[Answer | Exception]:
         """Classifies images as concurrent requests, and gives answers as they come.
 
-        Reads a few dozen images ahead and no more, so that an endless iterable is fine.
+        Reads a few dozen images ahead and no more, so that an endless iterable is fine; images that
+        find the session full wait.
 
         Yields:
             For each image, in their order, its answer or the error that it met.
@@ -159,15 +164,16 @@ class Classifier:
         threads = min(_THREADS_PER_CORE * len(os.sched_getaffinity(0)), _MOST_THREADS)
         waiting: collections.deque[Future[Answer]] = collections.deque()
         source = iter(images)
+        ask = functools.partial(self, timeout=_PATIENCE)
         with ThreadPoolExecutor(threads, "trtinfer-classify") as pool:
             try:
                 for image in itertools.islice(source, threads):
-                    waiting.append(pool.submit(self, image, count))
+                    waiting.append(pool.submit(ask, image, count))
                 while waiting:
                     done = waiting.popleft()
                     error = done.exception()
                     for image in itertools.islice(source, 1):
-                        waiting.append(pool.submit(self, image, count))
+                        waiting.append(pool.submit(ask, image, count))
                     yield done.result() if error is None else _as_exception(error)
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
