@@ -332,7 +332,7 @@ def test_refuses_a_bomb_without_taking_memory(bomb, tmp_path):
     said, grown = subprocess.run(
         command, check=True, capture_output=True, text=True, timeout=60
     ).stdout.splitlines()  # fmt: skip
-    assert "pixels" in said
+    assert "pixels" in said or "could not create decoder" in said  # WebP before Pillow 13
     assert int(grown) < 32  # MB
 
 
