@@ -70,6 +70,7 @@ set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 set(CMAKE_CUDA_EXTENSIONS OFF)
 set(CMAKE_CUDA_VISIBILITY_PRESET hidden)
 set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
+string(APPEND CMAKE_CUDA_FLAGS " --threads 0")  # the architectures of one file in parallel
 enable_language(CUDA)
 
 find_library(TRTINFER_CUDART_STATIC cudart_static NO_CACHE NO_DEFAULT_PATH REQUIRED
