@@ -8,13 +8,16 @@ readable once per batch. A `FutureCompleter` thread resolves `concurrent.futures
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Generator
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import Any
 
 from trtinfer import _core
 from trtinfer.types import Outputs
+
+logger = logging.getLogger("trtinfer")
 
 
 class InferenceFuture(Future[Outputs]):
@@ -52,6 +55,8 @@ class InferenceFuture(Future[Outputs]):
 
 
 def _resolve(future: Future[Outputs], error: BaseException | None, outputs: Outputs | None) -> None:
+    if isinstance(error, CancelledError):
+        Future.cancel(future)  # InferenceFuture.cancel is about to do the same in another thread
     if not future.set_running_or_notify_cancel():
         return
     if error is not None:
@@ -63,7 +68,10 @@ def _resolve(future: Future[Outputs], error: BaseException | None, outputs: Outp
 def _complete_futures(notifier: _core.Notifier) -> None:
     while notifier.wait():
         for future, error, outputs in notifier.drain():
-            _resolve(future, error, outputs)
+            try:
+                _resolve(future, error, outputs)
+            except BaseException:  # SystemExit in a callback, say: the other futures must not hang
+                logger.exception("a callback of a future failed")
             del future, error, outputs
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import functools
 import os
+import threading
 import time
 import weakref
 from collections.abc import Iterator, Mapping
@@ -107,11 +107,10 @@ class Session:
         self._has_tensors = opened.has_tensors
         self._pipeline = opened.pipeline
         self._futures = FutureCompleter()
-        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopCompleter] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._loops: dict[asyncio.AbstractEventLoop, LoopCompleter] = {}
         self._last_loop: tuple[asyncio.AbstractEventLoop | None, LoopCompleter | None] = None, None
         self._invalid = 0
+        self._lock = threading.Lock()  # guards _loops and _invalid
         _open_sessions.add(self)
         self._finalizer = weakref.finalize(
             self, _close, self._pipeline, self._futures, self._loops, drain=False
@@ -184,14 +183,23 @@ class Session:
             completer.schedule_wake()
         if pending is None:
             # Images are decoded, and room is waited for, off the loop.
-            publish = functools.partial(
-                self._submit_slowly, x, completer.notifier, future, timeout, priority
-            )
-            pending = await loop.run_in_executor(None, publish)
+            started = time.monotonic()
+
+            def publish() -> _core.PendingRequest:
+                left = _left(timeout, started)
+                published = self._submit_slowly(x, completer.notifier, future, left, priority)
+                if future.cancelled():  # nobody waits for it any more
+                    published.cancel()
+                return published
+
         try:
+            if pending is None:
+                pending = await loop.run_in_executor(None, publish)
             return await future
         except asyncio.CancelledError:
-            pending.cancel()
+            future.cancel()
+            if pending is not None:
+                pending.cancel()
             raise
 
     def claim(
@@ -303,13 +311,17 @@ class Session:
         try:
             yield
         except InputError:
-            self._invalid += 1
+            with self._lock:
+                self._invalid += 1
             raise
 
     def _completer_of(self, loop: asyncio.AbstractEventLoop) -> LoopCompleter:
-        completer = self._loops.get(loop)
-        if completer is None:
-            completer = self._loops[loop] = LoopCompleter(loop, self._pipeline)
+        with self._lock:
+            completer = self._loops.get(loop)
+            if completer is None:
+                for closed in [other for other in self._loops if other.is_closed()]:
+                    del self._loops[closed]  # or each asyncio.run would leave a descriptor behind
+                completer = self._loops[loop] = LoopCompleter(loop, self._pipeline)
         self._last_loop = loop, completer
         return completer
 
