@@ -83,7 +83,7 @@ std::size_t round_up(std::size_t bytes) { return (bytes + 15) / 16 * 16; }
 }  // namespace
 
 struct GpuPreprocessor::State {
-  explicit State(const Recipe& r) : recipe(r), cache(r, 128), table(allocate_device(kTableBytes)) {
+  explicit State(const Recipe& r) : recipe(r), cache(r), table(allocate_device(kTableBytes)) {
     const Geometry geometry = make_geometry(recipe, 1, 1);
     height = geometry.output_height;
     width = geometry.output_width;

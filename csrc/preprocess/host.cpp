@@ -1,9 +1,12 @@
 #include "preprocess/host.hpp"
 
 #include <algorithm>
+#include <exception>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 #include "preprocess/resampling.hpp"
@@ -160,14 +163,32 @@ void fill_padding(const Geometry& g, const Element* table, std::uint8_t value, E
   }
 }
 
+// Calls work(begin, end) for bands of the rows, one a thread, and rethrows what one of them threw.
 template <class Work>
 void run_bands(int rows, int bands, const Work& work) {
-  const auto edge = [=](int i) { return static_cast<int>(std::int64_t{rows} * i / bands); };
-  std::vector<std::jthread> threads;
-  threads.reserve(bands - 1);
-  for (int i = 1; i < bands; ++i)
-    threads.emplace_back([&work, edge, i] { work(edge(i), edge(i + 1)); });
-  work(0, edge(1));
+  std::vector<std::exception_ptr> errors(bands);
+  const auto run = [&](int i) {
+    const auto edge = [=](int e) { return static_cast<int>(std::int64_t{rows} * e / bands); };
+    try {
+      work(edge(i), edge(i + 1));
+    } catch (...) {
+      errors[i] = std::current_exception();
+    }
+  };
+  {
+    std::vector<std::jthread> threads;
+    threads.reserve(bands - 1);
+    for (int i = 1; i < bands; ++i) {
+      try {
+        threads.emplace_back(run, i);
+      } catch (const std::system_error&) {  // no more threads for this process
+        run(i);
+      }
+    }
+    run(0);
+  }
+  for (const std::exception_ptr& error : errors)
+    if (error) std::rethrow_exception(error);
 }
 
 }  // namespace

@@ -66,8 +66,7 @@ ResamplingCache::ResamplingCache(const Recipe& recipe, std::size_t capacity)
 
 std::shared_ptr<const Resampling> ResamplingCache::find(std::int64_t height, std::int64_t width) {
   for (Entry& entry : entries_) {
-    const Geometry& geometry = entry.resampling->geometry;
-    if (geometry.source_height == height && geometry.source_width == width) {
+    if (entry.height == height && entry.width == width) {
       entry.last_use = ++uses_;
       return entry.resampling;
     }
@@ -84,9 +83,9 @@ std::shared_ptr<const Resampling> ResamplingCache::get(std::int64_t height, std:
   const std::lock_guard lock(mutex_);
   if (auto found = find(height, width)) return found;  // another thread was faster
   if (entries_.size() < capacity_) {
-    entries_.push_back({made, ++uses_});
+    entries_.push_back({height, width, made, ++uses_});
   } else {
-    *std::ranges::min_element(entries_, {}, &Entry::last_use) = {made, ++uses_};
+    *std::ranges::min_element(entries_, {}, &Entry::last_use) = {height, width, made, ++uses_};
   }
   return made;
 }

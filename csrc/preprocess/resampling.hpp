@@ -42,13 +42,14 @@ struct Resampling {
 // The resamplings of the last few source sizes. Thread-safe.
 class ResamplingCache {
  public:
-  explicit ResamplingCache(const Recipe& recipe, std::size_t capacity = 32);
+  explicit ResamplingCache(const Recipe& recipe, std::size_t capacity = 64);
 
   // Throws std::invalid_argument as make_geometry does.
   std::shared_ptr<const Resampling> get(std::int64_t height, std::int64_t width);
 
  private:
   struct Entry {
+    std::int64_t height, width;
     std::shared_ptr<const Resampling> resampling;
     std::uint64_t last_use;
   };

@@ -340,7 +340,7 @@ class Tile {
     }
   }
 
-  const BatchImage& image_;
+  const BatchImage image_;  // a copy: stores to shared memory must not make it be read again
   const std::int32_t* words_;
   const int output_row_, output_column_;
   const int y_begin_, y_end_, x_begin_, x_end_;

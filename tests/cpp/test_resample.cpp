@@ -203,7 +203,7 @@ void one_preprocessor_serves_many_threads_and_sizes() {
   const Recipe recipe = exact(Filter::kBilinear, 16, 16);
   const HostPreprocessor shared(recipe, 1);
   std::vector<Image> images;
-  for (int i = 0; i < 50; ++i) images.emplace_back(10 + i, 80 - i, 0);  // more than the cache holds
+  for (int i = 0; i < 75; ++i) images.emplace_back(10 + i, 90 - i, 0);  // more than the cache holds
   std::vector<std::jthread> threads;
   for (int t = 0; t < 4; ++t) {
     threads.emplace_back([&, t] {
