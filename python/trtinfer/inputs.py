@@ -87,6 +87,8 @@ class InputReader:
         return info.shape[1:] if self._batched else info.shape
 
     def _exact(self, info: TensorInfo, value: object) -> Array:
+        if value is None:  # to NumPy it is a NaN
+            raise InputError(f"the input {info} is missing: None was received")
         typed = isinstance(value, np.ndarray | np.generic)
         try:
             array = np.asarray(value) if typed else np.asarray(value, dtype=info.dtype)

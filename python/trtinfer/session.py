@@ -140,9 +140,12 @@ class Session:
             ClosedError: The session is closed.
         """
         if self._has_tensors:
-            outputs = self._pipeline.infer(x, timeout, priority)
-            if outputs is not None:
-                return outputs
+            try:
+                outputs = self._pipeline.infer(x, timeout, priority)
+                if outputs is not None:
+                    return outputs
+            except InputError:
+                pass  # the slower path counts it
         return self._infer_slowly(x, timeout, priority)
 
     def submit(self, x: object, timeout: float | None = None, priority: int = 0) -> InferenceFuture:
@@ -155,9 +158,12 @@ class Session:
         future = InferenceFuture()
         notifier = self._futures.notifier
         if self._has_tensors:
-            pending = self._pipeline.submit(x, notifier, future, timeout, priority)
-            if pending is not None:
-                return future.attach(pending)
+            try:
+                pending = self._pipeline.submit(x, notifier, future, timeout, priority)
+                if pending is not None:
+                    return future.attach(pending)
+            except InputError:
+                pass  # the slower path counts it
         return future.attach(self._submit_slowly(x, notifier, future, timeout, priority))
 
     async def ainfer(self, x: object, timeout: float | None = None, priority: int = 0) -> Outputs:
@@ -180,6 +186,8 @@ class Session:
             except QueueFullError:
                 if timeout is None:
                     raise
+            except InputError:
+                pass  # the slower path counts it
             completer.schedule_wake()
         if pending is None:
             # Images are decoded, and room is waited for, off the loop.
