@@ -28,8 +28,10 @@ py::list NotifierHandle::drain() {
   notifier_->drain(ended_);
   py::list result(ended_.size());
   for (std::size_t i = 0; i < ended_.size(); ++i) {
-    const pipeline::Request& request = *ended_[i];
-    const auto& cookie = *static_cast<const Cookie*>(request.cookie.get());
+    pipeline::Request& request = *ended_[i];
+    // Who holds the cookie often holds the request, too: kept, they would keep each other alive.
+    const std::shared_ptr<void> held = std::move(request.cookie);
+    const auto& cookie = *static_cast<const Cookie*>(held.get());
     py::object error = py::none(), outputs = py::none();
     if (request.outcome() != pipeline::Outcome::kCompleted) {
       error = outcome_error(request);

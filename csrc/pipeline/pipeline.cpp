@@ -124,6 +124,8 @@ void Pipeline::wait(const std::shared_ptr<Request>& request) {
   if (may_lead_ && request->deadline == kNever) {
     while (!request->done() && run_one(this_threads_runner(), false)) {
     }
+  } else {
+    wake();
   }
   ring::WaitWord& word = wait_words_[request->wait_word];
   for (;;) {
@@ -169,6 +171,7 @@ bool Pipeline::run_one(Runner& runner, bool continues) {
   const bool taken = ring_.take(runner.taken, ring::now());
   resolve_expired(runner.taken);
   if (!taken) return false;
+  if (runner.taken.more) ring_.work().wake(1);
   execute(runner);
   ring_.finish(runner.taken.lane, continues);
   return true;
@@ -183,7 +186,7 @@ void Pipeline::prepare(Runner& runner) {
   const Nanoseconds launched_at = ring::now();
   for (const ring::Unit& unit : runner.taken.units) {
     UnitRecord& record = records_[unit.slot];
-    record.request->launched_at = launched_at;
+    record.request->launched_at.store(launched_at, std::memory_order_relaxed);
     record.request->launched.store(true, std::memory_order_relaxed);
     runner.batch.units.push_back(
         {record.request.get(), unit.count, record.first_row, &record.inputs, &record.shapes});
@@ -244,16 +247,18 @@ void Pipeline::complete(Runner& runner, const std::vector<std::string>& errors,
     const bool failed = !errors.empty() && !errors[i].empty();
     if (!request->finish_unit() && !failed) continue;
     const Outcome outcome = failed ? Outcome::kFailed : Outcome::kCompleted;
-    if (!request->resolve(outcome, failed ? errors[i] : std::string())) continue;
-    count(outcome);
-    stats_.queue.record(request->launched_at - request->arrival);
-    stats_.compute.record(compute_ns);
-    stats_.total.record(finished - request->arrival);
-    if (request->notifier == nullptr) {
+    const bool resolved = request->resolve(outcome, failed ? errors[i] : std::string(), [&] {
+      count(outcome);
+      stats_.queue.record(request->launched_at.load(std::memory_order_relaxed) - request->arrival);
+      stats_.compute.record(compute_ns);
+      stats_.total.record(finished - request->arrival);
+    });
+    if (!resolved) continue;
+    const std::shared_ptr<Notifier> notifier = std::move(request->notifier);
+    if (notifier == nullptr) {
       words |= std::uint64_t{1} << request->wait_word;
       continue;
     }
-    const std::shared_ptr<Notifier>& notifier = request->notifier;
     if (std::find(runner.notifiers.begin(), runner.notifiers.end(), notifier) ==
         runner.notifiers.end()) {
       runner.notifiers.push_back(notifier);
@@ -268,13 +273,13 @@ void Pipeline::complete(Runner& runner, const std::vector<std::string>& errors,
 
 void Pipeline::end(const std::shared_ptr<Request>& request, Outcome outcome,
                    const std::string& error) {
-  if (!request->resolve(outcome, error)) return;
-  count(outcome);
-  if (request->notifier == nullptr) {
+  if (!request->resolve(outcome, error, [&] { count(outcome); })) return;
+  const std::shared_ptr<Notifier> notifier = std::move(request->notifier);
+  if (notifier == nullptr) {
     wait_words_[request->wait_word].wake();
   } else {
-    request->notifier->add(request);
-    request->notifier->signal();
+    notifier->add(request);
+    notifier->signal();
   }
 }
 

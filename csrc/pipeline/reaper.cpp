@@ -32,19 +32,19 @@ void Reaper::loop() {
       changed_.wait(lock);
       continue;
     }
-    const Entry entry = entries_.front();
-    const std::shared_ptr<Request> request = entry.request.lock();
-    const bool ended = request == nullptr || request->done();
-    if (!ended && ring::now() < entry.deadline) {
-      const std::chrono::steady_clock::time_point until{std::chrono::nanoseconds(entry.deadline)};
-      changed_.wait_until(lock, until);
+    const ring::Nanoseconds deadline = entries_.front().deadline;
+    // Looked at only when its time has come: a request must not live on because it had a deadline.
+    if (ring::now() < deadline) {
+      changed_.wait_until(lock, std::chrono::steady_clock::time_point(
+                                    std::chrono::nanoseconds(deadline)));
       continue;
     }
+    std::shared_ptr<Request> request = entries_.front().request.lock();
     std::pop_heap(entries_.begin(), entries_.end(), std::greater<>());
     entries_.pop_back();
-    if (ended) continue;
     lock.unlock();
-    expire_(request);
+    if (request != nullptr && !request->done()) expire_(request);
+    request.reset();  // may be the last to hold it, and what it holds may call back
     lock.lock();
   }
 }

@@ -33,14 +33,6 @@ Request::Request(std::uint32_t rows, bool has_batch_axis)
 
 Request::~Request() { alive_.fetch_sub(1, std::memory_order_relaxed); }
 
-bool Request::resolve(Outcome outcome, const std::string& error) {
-  std::uint32_t pending = 0;
-  if (!state_.compare_exchange_strong(pending, kResolving, std::memory_order_acq_rel)) return false;
-  error_ = error;
-  state_.store(static_cast<std::uint32_t>(outcome), std::memory_order_release);
-  return true;
-}
-
 Outcome Request::outcome() const {
   const std::uint32_t state = state_.load(std::memory_order_acquire);
   return state == kResolving ? Outcome::kPending : static_cast<Outcome>(state);
@@ -65,6 +57,7 @@ void Request::allocate_outputs(const std::vector<TensorSpec>& specs) {
 
 std::byte* Request::output(std::size_t index, const TensorSpec& spec, const Shape& row,
                            bool batched) {
+  const std::lock_guard lock(outputs_mutex_);
   OutputTensor& tensor = outputs[index];
   Shape shape = with_rows(row, rows, batched, has_batch_axis);
   if (tensor.data == nullptr) {

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -40,8 +41,19 @@ class Request {
   Request(const Request&) = delete;
   Request& operator=(const Request&) = delete;
 
-  /// Ends the request; false when it had already ended. Thread-safe.
-  bool resolve(Outcome outcome, const std::string& error = {});
+  /// Ends the request; false when it had already ended. `count` is called before anyone can see the
+  /// end, so that a caller finds its own request in the counters. Thread-safe.
+  template <typename Count>
+  bool resolve(Outcome outcome, const std::string& error, const Count& count) {
+    std::uint32_t pending = 0;
+    if (!state_.compare_exchange_strong(pending, kResolving, std::memory_order_acq_rel)) {
+      return false;
+    }
+    count();
+    error_ = error;
+    state_.store(static_cast<std::uint32_t>(outcome), std::memory_order_release);
+    return true;
+  }
 
   /// kPending until the request has ended. Thread-safe.
   Outcome outcome() const;
@@ -56,6 +68,7 @@ class Request {
 
   /// Memory of output `index` with the shape of `rows` rows; allocated now if it was not before.
   /// `row` is the shape of one row (of the whole tensor when the model is not batched).
+  /// Null when it has another shape already. Thread-safe: parts of a request may run on two lanes.
   std::byte* output(std::size_t index, const TensorSpec& spec, const Shape& row, bool batched);
 
   const std::uint32_t rows;       ///< samples
@@ -65,9 +78,10 @@ class Request {
   std::atomic<bool> launched{false};
   std::vector<OutputTensor> outputs;
   ring::Nanoseconds arrival = 0, deadline = ring::kNever;
-  ring::Nanoseconds launched_at = 0;
+  std::atomic<ring::Nanoseconds> launched_at{0};
   std::uint32_t wait_word = 0;             ///< which of the pipeline's words its caller sleeps on
-  std::shared_ptr<Notifier> notifier;      ///< null: a caller waits for it in a call
+  std::shared_ptr<Notifier> notifier;      ///< null: a caller waits for it in a call; given up at
+                                           ///< the end, since the notifier then holds the request
   std::shared_ptr<void> cookie;            ///< the notifier's reader's; the core never looks at it
   std::shared_ptr<void> payload;           ///< inputs, then outputs, of an opaque request; likewise
 
@@ -78,6 +92,7 @@ class Request {
   static constexpr std::uint32_t kResolving = 0xffffffffu;
   std::atomic<std::uint32_t> state_{0};
   std::string error_;
+  std::mutex outputs_mutex_;
   static std::atomic<std::int64_t> alive_;
 };
 

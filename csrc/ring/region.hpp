@@ -47,13 +47,14 @@ struct Header {
   FutexMutex mutex;
   WaitWord work;   ///< bumped when a unit is published or a lane becomes idle
   WaitWord space;  ///< bumped when slots become free
-  WaitWord idle;   ///< bumped when nothing is published and nothing is in flight
+  WaitWord idle;   ///< bumped when nothing is published, taken or in flight
   std::uint32_t capacity;
   std::uint32_t cursor;  ///< where the next claim starts to look
   std::uint32_t free_slots;
   std::atomic<std::uint32_t> published_slots;  ///< written under the mutex, read anywhere
   std::uint32_t with_deadline;  ///< published units that can expire
-  std::uint32_t idle_lanes;  ///< one bit a lane
+  std::uint32_t taken_units;    ///< taken and not yet released
+  std::uint32_t idle_lanes;     ///< one bit a lane
   std::uint32_t all_lanes;
   std::uint32_t closed;
   std::uint32_t nonempty;  ///< one bit a priority

@@ -116,6 +116,12 @@ void Ring::unlink(std::uint32_t slot) {
   header_->with_deadline -= unit.deadline != kNever;
 }
 
+void Ring::mark_taken(std::uint32_t slot) {
+  unlink(slot);
+  slots_[slot].state = SlotState::kTaken;
+  ++header_->taken_units;
+}
+
 bool Ring::publish(Unit unit, const Schedule& schedule, bool wake) {
   std::unique_lock lock(header_->mutex);
   if (header_->closed) return false;
@@ -144,6 +150,7 @@ bool Ring::withdraw(Unit unit) {
 
 void Ring::free_unit(Unit unit) {
   arena_.free(unit.slot);
+  header_->taken_units -= slots_[unit.slot].state == SlotState::kTaken;
   for (std::uint32_t i = unit.slot; i < unit.slot + unit.count; ++i) {
     slots_[i].state = SlotState::kFree;
   }
@@ -154,6 +161,7 @@ void Ring::release(Unit unit) {
   {
     std::lock_guard lock(header_->mutex);
     free_unit(unit);
+    if (is_idle()) header_->idle.wake();
   }
   header_->space.wake();
 }
@@ -163,6 +171,7 @@ void Ring::release(const std::vector<Unit>& units) {
   {
     std::lock_guard lock(header_->mutex);
     for (const Unit& unit : units) free_unit(unit);
+    if (is_idle()) header_->idle.wake();
   }
   header_->space.wake();
 }
@@ -172,8 +181,7 @@ void Ring::drop_expired(TakenBatch& batch, Nanoseconds now) {
     for (std::uint32_t slot = list.first; slot != kNone;) {
       const std::uint32_t next = slots_[slot].next;
       if (slots_[slot].deadline <= now) {
-        unlink(slot);
-        slots_[slot].state = SlotState::kTaken;
+        mark_taken(slot);
         batch.expired.push_back(unit_at(slot));
       }
       slot = next;
@@ -216,11 +224,11 @@ bool Ring::take(TakenBatch& batch, Nanoseconds now) {
   batch.units.clear();
   batch.expired.clear();
   batch.retry_at = kNever;
+  batch.more = false;
   std::lock_guard lock(header_->mutex);
   if (header_->nonempty == 0) return false;
   if (header_->with_deadline != 0) drop_expired(batch, now);
   const std::uint32_t leader = first_in_line();
-  if (leader == kNone && is_idle()) header_->idle.wake();
   if (leader == kNone || header_->idle_lanes == 0) return false;
   collect(batch, leader);
   if (!ripe(batch, leader, now, batch.retry_at)) {
@@ -228,14 +236,12 @@ bool Ring::take(TakenBatch& batch, Nanoseconds now) {
     batch.units.clear();
     return false;
   }
-  for (const Unit& unit : batch.units) {
-    unlink(unit.slot);
-    slots_[unit.slot].state = SlotState::kTaken;
-  }
+  for (const Unit& unit : batch.units) mark_taken(unit.slot);
   std::sort(batch.units.begin(), batch.units.end(),
             [](const Unit& a, const Unit& b) { return a.slot < b.slot; });
   batch.lane = static_cast<std::uint32_t>(std::countr_zero(header_->idle_lanes));
   header_->idle_lanes &= ~(1u << batch.lane);
+  batch.more = header_->nonempty != 0 && header_->idle_lanes != 0;
   return true;
 }
 
@@ -262,12 +268,10 @@ void Ring::flush(std::vector<Unit>& units) {
   for (const UnitList& list : header_->published) {
     while (list.first != kNone) {
       const std::uint32_t slot = list.first;
-      unlink(slot);
-      slots_[slot].state = SlotState::kTaken;
+      mark_taken(slot);
       units.push_back(unit_at(slot));
     }
   }
-  if (is_idle()) header_->idle.wake();
 }
 
 Unit Ring::unit_at(std::uint32_t slot) const {
@@ -275,7 +279,8 @@ Unit Ring::unit_at(std::uint32_t slot) const {
 }
 
 bool Ring::is_idle() const {
-  return header_->nonempty == 0 && header_->idle_lanes == header_->all_lanes;
+  return header_->nonempty == 0 && header_->taken_units == 0 &&
+         header_->idle_lanes == header_->all_lanes;
 }
 
 bool Ring::wait_idle(Nanoseconds deadline) {

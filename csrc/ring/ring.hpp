@@ -43,6 +43,7 @@ struct TakenBatch {
   std::vector<Unit> units;       ///< in slot order, so that neighbours are contiguous in memory
   std::vector<Unit> expired;     ///< past their deadline: never run; the taker releases them too
   Nanoseconds retry_at = kNever; ///< when an unripe batch (max_delay) ripens
+  bool more = false;             ///< units are left for another lane that is idle
 };
 
 /// Counts at one moment.
@@ -88,7 +89,7 @@ class Ring {
   /// Takes every published unit out, unrun; the caller resolves and releases them.
   void flush(std::vector<Unit>& units);
 
-  /// Sleeps until nothing is published and no lane is busy, or until `deadline`.
+  /// Sleeps until nothing is published or taken and no lane is busy, or until `deadline`.
   bool wait_idle(Nanoseconds deadline);
 
   /// Lane threads sleep on this word when `take` had nothing.
@@ -109,6 +110,7 @@ class Ring {
   bool try_claim(std::uint32_t count, std::uint64_t bytes, Unit& unit);
   void free_unit(Unit unit);
   void link(std::uint32_t slot);
+  void mark_taken(std::uint32_t slot);
   void unlink(std::uint32_t slot);
   void drop_expired(TakenBatch& batch, Nanoseconds now);
   std::uint32_t first_in_line() const;
