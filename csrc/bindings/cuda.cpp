@@ -2,6 +2,7 @@
 #include <pybind11/stl.h>
 
 #include "bindings/register.hpp"
+#include "bindings/unlocked.hpp"
 #include "cuda/device.hpp"
 
 namespace py = pybind11;
@@ -23,9 +24,9 @@ void register_cuda(py::module_& m) {
       .def_readonly("error", &Probe::error)
       .def_readonly("reason", &Probe::reason)
       .def_readonly("devices", &Probe::devices);
-  m.def("probe_cuda", &cuda::probe, py::call_guard<py::gil_scoped_release>());
+  m.def("probe_cuda", &cuda::probe, py::call_guard<Unlocked>());
   m.def("code_architecture", &cuda::code_architecture, py::arg("device"),
-        py::call_guard<py::gil_scoped_release>());
+        py::call_guard<Unlocked>());
 }
 
 }  // namespace trtinfer::bindings

@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "bindings/unlocked.hpp"
+
 namespace py = pybind11;
 
 namespace trtinfer::bindings {
@@ -86,7 +88,7 @@ void Layout::fill(const ParsedInputs& parsed, std::uint32_t first,
     if (bytes < kUnlockedCopyBytes) {
       std::memcpy(claim.inputs()[i], from, bytes);
     } else {
-      const py::gil_scoped_release unlocked;
+      const Unlocked unlocked;
       std::memcpy(claim.inputs()[i], from, bytes);
     }
   }

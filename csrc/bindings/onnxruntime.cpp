@@ -8,6 +8,7 @@
 
 #include "bindings/errors.hpp"
 #include "bindings/register.hpp"
+#include "bindings/unlocked.hpp"
 
 namespace py = pybind11;
 
@@ -24,7 +25,7 @@ namespace {
 std::shared_ptr<Model> open_model(const std::string& library, const std::string& model,
                                   bool from_bytes, const ModelOptions& options) {
   try {
-    const py::gil_scoped_release unlocked;
+    const Unlocked unlocked;
     return std::make_shared<Model>(Api::load(library), model, from_bytes, options);
   } catch (const std::runtime_error& error) {
     raise_error("ModelError", error.what());
@@ -43,7 +44,7 @@ std::vector<py::array> run(const Model& model, const std::vector<py::array>& arr
                       nullptr});
   }
   try {
-    const py::gil_scoped_release unlocked;
+    const Unlocked unlocked;
     model.run(inputs, outputs);
   } catch (const std::runtime_error& error) {
     raise_error("BackendError", error.what());

@@ -11,6 +11,7 @@
 #include "bindings/notifier.hpp"
 #include "bindings/object_executor.hpp"
 #include "bindings/register.hpp"
+#include "bindings/unlocked.hpp"
 #include "onnxruntime/model.hpp"
 #include "pipeline/onnxruntime_executor.hpp"
 #include "pipeline/process.hpp"
@@ -48,7 +49,7 @@ std::shared_ptr<Pipeline> make_pipeline(std::shared_ptr<Executor> executor,
   // A lane may want the GIL to finish its batch, so it is never held while the pipeline ends.
   const auto destroy = [](Pipeline* pipeline) {
     if (Py_IsInitialized() != 0 && PyGILState_Check() != 0) {
-      const py::gil_scoped_release unlocked;
+      const Unlocked unlocked;
       delete pipeline;
     } else {
       delete pipeline;
@@ -106,7 +107,7 @@ class ClaimHandle {
   static py::dict wait(const std::shared_ptr<Pipeline>& pipeline, const Layout& layout,
                        const std::shared_ptr<Request>& request) {
     {
-      const py::gil_scoped_release unlocked;
+      const Unlocked unlocked;
       pipeline->wait(request);
     }
     if (request->outcome() != Outcome::kCompleted) {
@@ -212,7 +213,7 @@ class PipelineHandle {
   }
 
   void close(bool drain) {
-    const py::gil_scoped_release unlocked;
+    const Unlocked unlocked;
     pipeline_->close(drain);
   }
 
@@ -267,7 +268,7 @@ class PipelineHandle {
   Claim claim_rows(std::uint32_t rows, const std::vector<Shape>& shapes, Nanoseconds until) {
     std::optional<Claim> claim = pipeline_->try_claim(rows, shapes);
     if (claim) return std::move(*claim);
-    const py::gil_scoped_release unlocked;
+    const Unlocked unlocked;
     return pipeline_->claim(rows, shapes, until);
   }
 

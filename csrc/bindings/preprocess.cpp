@@ -5,6 +5,7 @@
 #include <pybind11/stl.h>
 
 #include "bindings/register.hpp"
+#include "bindings/unlocked.hpp"
 #include "preprocess/gpu.hpp"
 #include "preprocess/host.hpp"
 #include "preprocess/rows.hpp"
@@ -55,7 +56,7 @@ py::array run(const HostPreprocessor& preprocessor, const py::array& image) {
                    preprocessor.output_shape(view.height, view.width));
   void* destination = output.mutable_data();
   {
-    const py::gil_scoped_release unlocked;
+    const Unlocked unlocked;
     preprocessor.run(view, destination);
   }
   return output;
@@ -75,7 +76,7 @@ py::array preprocess_gpu(const Recipe& recipe, const std::vector<py::array>& ima
   py::array output(dtype_of(recipe),
                    std::vector<py::ssize_t>{std::ssize(images), channels, height, width});
   void* destination = output.mutable_data();
-  const py::gil_scoped_release unlocked;
+  const Unlocked unlocked;
   preprocessor.run(views, destination);
   return output;
 }
@@ -83,7 +84,7 @@ py::array preprocess_gpu(const Recipe& recipe, const std::vector<py::array>& ima
 std::vector<GpuTiming> time_preprocess_gpu(const Recipe& recipe,
                                            const std::vector<py::array>& images, int repeats) {
   const std::vector<ImageView> views = views_of(images);
-  const py::gil_scoped_release unlocked;
+  const Unlocked unlocked;
   return GpuPreprocessor(recipe).time(views, repeats);
 }
 
