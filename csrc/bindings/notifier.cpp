@@ -2,6 +2,7 @@
 
 #include "bindings/errors.hpp"
 #include "bindings/register.hpp"
+#include "bindings/unlocked.hpp"
 
 namespace py = pybind11;
 
@@ -55,7 +56,7 @@ void register_notifier(py::module_& m) {
       .def("wait",
            [](const NotifierHandle& self) {
              const std::shared_ptr<pipeline::Notifier> notifier = self.get();
-             const py::gil_scoped_release unlocked;
+             const Unlocked unlocked;
              return notifier->wait();
            })
       .def("stop", [](const NotifierHandle& self) { self.get()->stop(); });

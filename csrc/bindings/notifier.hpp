@@ -15,6 +15,9 @@ namespace trtinfer::bindings {
 class NotifierHandle {
  public:
   NotifierHandle() : notifier_(std::make_shared<pipeline::Notifier>()) {}
+  ~NotifierHandle() { notifier_->abandon(); }
+  NotifierHandle(const NotifierHandle&) = delete;
+  NotifierHandle& operator=(const NotifierHandle&) = delete;
 
   /// What `drain` needs to know of a request: its cookie and how to build its outputs.
   static std::shared_ptr<void> make_cookie(pybind11::object cookie,

@@ -17,7 +17,7 @@ Notifier::~Notifier() { ::close(descriptor_); }
 
 void Notifier::add(std::shared_ptr<Request> request) {
   std::lock_guard lock(mutex_);
-  ended_.push_back(std::move(request));
+  if (!abandoned_) ended_.push_back(std::move(request));
 }
 
 void Notifier::write_descriptor() {
@@ -65,6 +65,13 @@ void Notifier::stop() {
     stopped_ = true;
   }
   write_descriptor();
+}
+
+void Notifier::abandon() {
+  std::vector<std::shared_ptr<Request>> forgotten;  // dropped without the lock: they may call back
+  std::lock_guard lock(mutex_);
+  abandoned_ = true;
+  forgotten.swap(ended_);
 }
 
 }  // namespace trtinfer::pipeline

@@ -32,6 +32,10 @@ class Notifier {
   /// Ends `wait`.
   void stop();
 
+  /// Forgets what has ended and what will: the reader is gone. Requests hold their notifier, so
+  /// what it kept would keep it alive.
+  void abandon();
+
   int descriptor() const { return descriptor_; }
 
  private:
@@ -41,7 +45,7 @@ class Notifier {
   std::mutex mutex_;
   std::vector<std::shared_ptr<Request>> ended_;
   bool signalled_ = false;
-  bool stopped_ = false;
+  bool stopped_ = false, abandoned_ = false;
 };
 
 }  // namespace trtinfer::pipeline
