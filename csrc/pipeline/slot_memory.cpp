@@ -9,6 +9,7 @@ namespace trtinfer::pipeline {
 namespace {
 
 constexpr std::size_t kPage = 4096;
+constexpr std::uint64_t kTooLarge = std::uint64_t{1} << 62;  // sums of it do not overflow
 
 std::size_t align(std::size_t bytes, std::size_t to) { return (bytes + to - 1) / to * to; }
 
@@ -42,7 +43,12 @@ std::uint64_t SlotMemory::unit_bytes(const std::vector<Shape>& shapes) const {
   if (is_static_) return 0;
   std::uint64_t total = 0;
   for (std::size_t i = 0; i < inputs_.size(); ++i) {
-    total += align(byte_count(inputs_[i].type, shapes[i]), ring::Arena::kAlignment);
+    std::uint64_t bytes = element_bytes(inputs_[i].type);
+    for (std::int64_t dim : shapes[i]) {
+      if (__builtin_mul_overflow(bytes, static_cast<std::uint64_t>(dim), &bytes)) return kTooLarge;
+    }
+    if (bytes > kTooLarge) return kTooLarge;
+    total = std::min(kTooLarge, total + align(bytes, ring::Arena::kAlignment));
   }
   return std::max<std::uint64_t>(total, ring::Arena::kAlignment);
 }

@@ -11,13 +11,14 @@
 namespace trtinfer::pipeline {
 
 /// Where the inputs of claimed slots lie. With static shapes every input has an array of `capacity`
-/// rows, so that neighbouring slots are contiguous rows of a batch; otherwise a unit's inputs lie one
-/// after the other in its block of the arena. Pages are touched only when used.
+/// rows, so that neighbouring slots are contiguous rows of a batch; otherwise a unit's inputs lie
+/// one after the other in its block of the arena. Pages are touched only when used.
 class SlotMemory {
  public:
   SlotMemory(std::vector<TensorSpec> inputs, std::uint32_t capacity, std::uint64_t arena_bytes);
 
-  /// Arena bytes that a unit with these whole input shapes needs; 0 when slots are static.
+  /// Arena bytes that a unit with these whole input shapes needs, 2^62 if they cannot be counted;
+  /// 0 when slots are static.
   std::uint64_t unit_bytes(const std::vector<Shape>& shapes) const;
 
   /// Fills `pointers` with the address of each input of a unit.
