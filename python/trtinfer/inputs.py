@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,11 +45,7 @@ class InputReader:
                     f"the model has the inputs {self._names()}: pass a dict, not {_describe(x)}"
                 )
             x = {self._infos[0].name: x}
-        needed = {info.name for info in self._infos}
-        if set(x) != needed:
-            raise InputError(
-                f"inputs {sorted(needed)} are needed, {sorted(map(str, x))} were received"
-            )
+        self._check_names(x)
         if not self._tensors:
             return dict(x)
         arrays = {info.name: self._exact(info, x[info.name]) for info in self._infos}
@@ -72,16 +69,24 @@ class InputReader:
             if len(self._infos) != 1:
                 raise InputError(f"a dict of shapes is needed for the inputs {self._names()}")
             shape = {self._infos[0].name: shape}
+        self._check_names(shape)
         shapes = []
         for info in self._infos:
-            given = tuple(shape.get(info.name, ()))
-            if not _fits(given, self._sample(info)) or any(dim < 0 for dim in given):
+            given = _dimensions(shape[info.name])
+            if not _fits(given, self._sample(info)):
                 raise InputError(f"the shape {given} does not fit {self._sample(info)} of {info}")
             shapes.append([1, *given] if self._batched else list(given))
         return shapes
 
     def _names(self) -> str:
         return ", ".join(info.name for info in self._infos)
+
+    def _check_names(self, values: Mapping[Any, object]) -> None:
+        needed = {info.name for info in self._infos}
+        if set(values) != needed:
+            raise InputError(
+                f"inputs {sorted(needed)} are needed, {sorted(map(str, values))} were received"
+            )
 
     def _sample(self, info: TensorInfo) -> tuple[int, ...]:
         return info.shape[1:] if self._batched else info.shape
@@ -128,6 +133,16 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     return len(shape) == len(wanted) and all(
         w in (-1, s) for s, w in zip(shape, wanted, strict=True)
     )
+
+
+def _dimensions(shape: object) -> tuple[int, ...]:
+    try:
+        dims = tuple(operator.index(dim) for dim in shape)  # type: ignore[attr-defined]
+    except TypeError:
+        raise InputError(f"a shape is a tuple of integers, {shape!r} was received") from None
+    if any(not 0 <= dim < 1 << 63 for dim in dims):
+        raise InputError(f"the shape {dims} has a dimension that no array has")
+    return dims
 
 
 def _describe(value: object) -> str:
