@@ -29,19 +29,20 @@ test-slow: $(STAMPS)/installed $(STAMPS)/models
 lint: $(STAMPS)/dev
 	$(BIN)/ruff check $(PY_FILES)
 	$(BIN)/ruff format --check $(PY_FILES)
-	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+	@echo "clang-format: $(words $(CXX_FILES)) files"
+	@$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
 
 format: $(STAMPS)/dev
 	$(BIN)/ruff check --fix-only $(PY_FILES)
 	$(BIN)/ruff format $(PY_FILES)
-	$(BIN)/clang-format -i $(CXX_FILES)
+	@$(BIN)/clang-format -i $(CXX_FILES)
 
 types: $(STAMPS)/installed $(STAMPS)/dev
 	$(BIN)/mypy
 
 tidy: $(STAMPS)/dev
 	$(CMAKE) -B build/tidy
-	printf '%s\n' $(filter-out csrc/bindings/% tests/%,$(filter %.cpp,$(CXX_FILES))) | \
+	@printf '%s\n' $(filter-out csrc/bindings/% tests/%,$(filter %.cpp,$(CXX_FILES))) | \
 	  xargs -n 3 -P $$(nproc) $(BIN)/clang-tidy --quiet -p build/tidy
 
 cpp: $(STAMPS)/dev
