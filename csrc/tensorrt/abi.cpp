@@ -136,7 +136,11 @@ TensorMethods tensor(Pick slot) {
 ProfileMethods profile(Pick slot) { return {.set_shape = 2, .is_valid = slot(9, 7, 7)}; }
 
 ParserMethods parser(Pick slot) {
-  return {.parse = 0, .parse_file = 1, .error_count = slot(5, 3, 3), .get_error = slot(6, 4, 4)};
+  return {.parse = 0,
+          .parse_file = 1,
+          .error_count = slot(5, 3, 3),
+          .get_error = slot(6, 4, 4),
+          .destroy = slot(9, 7, 7)};
 }
 
 Flags flags(Pick bit) {

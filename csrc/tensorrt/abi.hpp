@@ -227,6 +227,7 @@ struct ParserMethods {
   DirectMethod<bool(const char*, std::int32_t)> parse_file;
   DirectMethod<std::int32_t()> error_count;
   DirectMethod<void*(std::int32_t)> get_error;
+  DirectMethod<void()> destroy;
 };
 
 struct ParserErrorMethods {

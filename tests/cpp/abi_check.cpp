@@ -276,6 +276,8 @@ void check_parser(const Abi& abi) {
   CHECK_METHOD(abi.parser.parse_file, IParser, parseFromFile);
   CHECK_METHOD(abi.parser.error_count, IParser, getNbErrors);
   CHECK_METHOD(abi.parser.get_error, IParser, getError);
+  // No pointer to a destructor can be had; the one that also frees is the second after clearErrors.
+  expect("IParser's destructor", abi.parser.destroy.slot(), slot_of(&IParser::clearErrors) + 2);
   CHECK_METHOD(abi.parser_error.code, IParserError, code);
   CHECK_METHOD(abi.parser_error.description, IParserError, desc);
   CHECK_METHOD(abi.parser_error.node, IParserError, node);

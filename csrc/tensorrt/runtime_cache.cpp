@@ -1,0 +1,55 @@
+#include "tensorrt/runtime_cache.hpp"
+
+#include <utility>
+
+#include "tensorrt/error.hpp"
+
+namespace trtinfer::tensorrt {
+namespace {
+
+Object create_config(const Engine& engine) {
+  const Library& library = engine.library();
+  if (!library.is_rtx()) {
+    throw Error("only TensorRT-RTX has a runtime cache; this is TensorRT " +
+                library.version_text());
+  }
+  const std::uint64_t mark = library.logger().mark();
+  void* config = library.abi().engine.create_runtime_config(engine.interface());
+  if (config == nullptr) {
+    throw Error(library.logger().explain("TensorRT gives no runtime configuration", mark));
+  }
+  return Object(config);
+}
+
+Object create_cache(const Library& library, void* config) {
+  const std::uint64_t mark = library.logger().mark();
+  void* cache = library.abi().runtime_config.create_cache(config);
+  if (cache == nullptr) {
+    throw Error(library.logger().explain("TensorRT-RTX gives no runtime cache", mark));
+  }
+  return Object(cache);
+}
+
+}  // namespace
+
+RuntimeCache::RuntimeCache(std::shared_ptr<const Engine> engine)
+    : engine_(std::move(engine)),
+      config_(create_config(*engine_)),
+      cache_(create_cache(engine_->library(), config_.get())) {}
+
+bool RuntimeCache::deserialize(std::span<const std::byte> bytes) {
+  const RuntimeCacheMethods& call = engine_->library().abi().runtime_cache;
+  return !bytes.empty() && call.deserialize(cache_.get(), bytes.data(), bytes.size());
+}
+
+HostMemory RuntimeCache::serialize() const {
+  const Library& library = engine_->library();
+  const std::uint64_t mark = library.logger().mark();
+  void* memory = library.abi().runtime_cache.serialize(cache_.get());
+  if (memory == nullptr) {
+    throw Error(library.logger().explain("the runtime cache cannot be serialized", mark));
+  }
+  return {library.abi(), Object(memory)};
+}
+
+}  // namespace trtinfer::tensorrt
