@@ -8,6 +8,7 @@ PYBIND11_MODULE(_core, m) {
   trtinfer::bindings::register_cuda(m);
   trtinfer::bindings::register_preprocess(m);
   trtinfer::bindings::register_onnxruntime(m);
+  trtinfer::bindings::register_tensorrt(m);
   trtinfer::bindings::register_notifier(m);
   trtinfer::bindings::register_pipeline(m);
 }

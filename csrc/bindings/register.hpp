@@ -9,6 +9,7 @@ void register_errors(pybind11::module_& m);
 void register_cuda(pybind11::module_& m);
 void register_preprocess(pybind11::module_& m);
 void register_onnxruntime(pybind11::module_& m);
+void register_tensorrt(pybind11::module_& m);
 void register_notifier(pybind11::module_& m);
 void register_pipeline(pybind11::module_& m);
 
