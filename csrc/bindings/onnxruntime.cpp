@@ -1,6 +1,4 @@
 // Python face of csrc/onnxruntime.
-#include "onnxruntime/model.hpp"
-
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
@@ -9,6 +7,8 @@
 #include "bindings/errors.hpp"
 #include "bindings/register.hpp"
 #include "bindings/unlocked.hpp"
+#include "onnxruntime/model.hpp"
+#include "onnxruntime/packed.hpp"
 
 namespace py = pybind11;
 
@@ -32,16 +32,41 @@ std::shared_ptr<Model> open_model(const std::string& library, const std::string&
   }
 }
 
+Value wrap(const py::array& array, std::int32_t element_type) {
+  Value value{const_cast<void*>(array.data()),
+              static_cast<std::size_t>(array.nbytes()),
+              element_type,
+              {array.shape(), array.shape() + array.ndim()},
+              nullptr};
+  if (const int bits = onnxruntime::packed_bits(element_type)) {
+    auto packed = std::make_shared<std::vector<std::byte>>(onnxruntime::pack(
+        static_cast<const std::byte*>(array.data()), static_cast<std::size_t>(array.size()), bits));
+    value.data = packed->data();
+    value.bytes = packed->size();
+    value.owner = std::move(packed);
+  }
+  return value;
+}
+
+py::array unwrap(const Value& value, std::int32_t element_type, const py::dtype& dtype) {
+  if (const int bits = onnxruntime::packed_bits(element_type)) {
+    py::array array(dtype, value.shape);
+    onnxruntime::unpack(static_cast<const std::byte*>(value.data),
+                        static_cast<std::size_t>(array.size()), bits,
+                        static_cast<std::byte*>(array.mutable_data()));
+    return array;
+  }
+  const py::capsule owner(new std::shared_ptr<void>(value.owner),
+                          [](void* held) { delete static_cast<std::shared_ptr<void>*>(held); });
+  return {dtype, value.shape, value.data, owner};
+}
+
 // One direct run, as ONNX Runtime's own: arrays in the model's order, C-contiguous, exact dtypes.
 std::vector<py::array> run(const Model& model, const std::vector<py::array>& arrays,
                            const std::vector<py::dtype>& output_dtypes) {
   std::vector<Value> inputs, outputs(model.outputs().size());
   for (std::size_t i = 0; i < arrays.size(); ++i) {
-    inputs.push_back({const_cast<void*>(arrays[i].data()),
-                      static_cast<std::size_t>(arrays[i].nbytes()),
-                      model.inputs().at(i).element_type,
-                      {arrays[i].shape(), arrays[i].shape() + arrays[i].ndim()},
-                      nullptr});
+    inputs.push_back(wrap(arrays[i], model.inputs().at(i).element_type));
   }
   try {
     const Unlocked unlocked;
@@ -51,10 +76,7 @@ std::vector<py::array> run(const Model& model, const std::vector<py::array>& arr
   }
   std::vector<py::array> results;
   for (std::size_t i = 0; i < outputs.size(); ++i) {
-    const py::capsule owner(new std::shared_ptr<void>(outputs[i].owner), [](void* held) {
-      delete static_cast<std::shared_ptr<void>*>(held);
-    });
-    results.emplace_back(output_dtypes.at(i), outputs[i].shape, outputs[i].data, owner);
+    results.push_back(unwrap(outputs[i], model.outputs()[i].element_type, output_dtypes.at(i)));
   }
   return results;
 }

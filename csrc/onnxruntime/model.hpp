@@ -23,7 +23,7 @@ struct ModelOptions {
 struct ValueInfo {
   std::string name;
   bool is_tensor = false;
-  std::int32_t element_type = 0;  ///< as in ONNX; 0 when it is no tensor
+  std::int32_t element_type = 0;  ///< 0 when it is no tensor
   std::vector<std::int64_t> shape;
   std::vector<std::string> symbols;  ///< the name of each dimension, "" for fixed or unnamed ones
 };
@@ -50,8 +50,9 @@ class Model {
   const std::vector<ValueInfo>& outputs() const { return outputs_; }
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
-  /// Runs on `inputs`, in the model's order. An output with data is written there (its shape must be
-  /// the real one); the others are allocated by ONNX Runtime and described. Throws std::runtime_error.
+  /// Runs on `inputs`, in the model's order. An output with data is written there (its shape must
+  /// be the real one); the others are allocated by ONNX Runtime and described. Throws
+  /// std::runtime_error.
   void run(const std::vector<Value>& inputs, std::vector<Value>& outputs) const;
 
  private:

@@ -9,7 +9,8 @@ namespace trtinfer::pipeline {
 
 using Shape = std::vector<std::int64_t>;
 
-/// Element types, numbered as ONNX numbers them (onnx.TensorProto.DataType).
+/// Element types, numbered as in ONNX Runtime's C interface (up to 23 as in
+/// onnx.TensorProto.DataType).
 enum class ElementType : std::int32_t {
   kUndefined = 0,
   kFloat32 = 1,
@@ -34,9 +35,12 @@ enum class ElementType : std::int32_t {
   kFloat8E5M2FNUZ = 20,
   kUint4 = 21,
   kInt4 = 22,
+  kUint2 = 24,
+  kInt2 = 25,
+  kFloat8E8M0 = 26,
 };
 
-/// Bytes of one element; 0 for types that have no fixed size of whole bytes (string, 4-bit).
+/// Bytes of one element; 0 for types that have no fixed size of whole bytes (string, 2-bit, 4-bit).
 inline std::size_t element_bytes(ElementType type) {
   switch (type) {
     case ElementType::kUint8:
@@ -46,6 +50,7 @@ inline std::size_t element_bytes(ElementType type) {
     case ElementType::kFloat8E4M3FNUZ:
     case ElementType::kFloat8E5M2:
     case ElementType::kFloat8E5M2FNUZ:
+    case ElementType::kFloat8E8M0:
       return 1;
     case ElementType::kUint16:
     case ElementType::kInt16:
@@ -68,8 +73,9 @@ inline std::size_t element_bytes(ElementType type) {
   }
 }
 
-/// One input or output as a request sees it: `shape` is a sample's (without the batch axis) when the
-/// model is batched, else the whole tensor's; -1 marks a dimension that varies from call to call.
+/// One input or output as a request sees it: `shape` is a sample's (without the batch axis) when
+/// the model is batched, else the whole tensor's; -1 marks a dimension that varies from call to
+/// call.
 struct TensorSpec {
   std::string name;
   ElementType type = ElementType::kUndefined;

@@ -27,14 +27,14 @@ class InputReader:
         Args:
             infos: The model's inputs.
             batched: Whether the first axis of each is a batch axis that a sample lacks.
-            tensors: Whether all are numeric tensors; else values pass as they are.
+            tensors: Whether slots can hold them: all are numeric tensors of whole bytes.
         """
         self._infos = infos
         self._batched = batched
         self._tensors = tensors
 
     def read(self, x: object) -> dict[str, Any]:
-        """Return exact, C-contiguous arrays by input name.
+        """Return exact, C-contiguous arrays by input name; values of other kinds as they are.
 
         Raises:
             InputError: Something is missing, unknown, or of the wrong dtype or shape.
@@ -46,11 +46,9 @@ class InputReader:
                 )
             x = {self._infos[0].name: x}
         self._check_names(x)
-        if not self._tensors:
-            return dict(x)
-        arrays = {info.name: self._exact(info, x[info.name]) for info in self._infos}
-        self._check_rows(arrays)
-        return arrays
+        values = {info.name: self._read_one(info, x[info.name]) for info in self._infos}
+        self._check_rows(values)
+        return values
 
     def claim_shapes(self, shape: Shapes | None) -> list[list[int]]:
         """Return the shapes that a claimed slot has to hold; empty when they are always the same.
@@ -59,7 +57,7 @@ class InputReader:
             InputError: A shape is missing or does not fit its input.
         """
         if not self._tensors:
-            raise InputError("this model's values are no numeric tensors: use infer()")
+            raise InputError("slots cannot hold this model's values: use infer()")
         if shape is None:
             if any(dim < 0 for info in self._infos for dim in self._sample(info)):
                 wanted = ", ".join(map(str, self._infos))
@@ -91,6 +89,9 @@ class InputReader:
     def _sample(self, info: TensorInfo) -> tuple[int, ...]:
         return info.shape[1:] if self._batched else info.shape
 
+    def _read_one(self, info: TensorInfo, value: object) -> object:
+        return value if info.dtype == object else self._exact(info, value)
+
     def _exact(self, info: TensorInfo, value: object) -> Array:
         if value is None:  # to NumPy it is a NaN
             raise InputError(f"the input {info} is missing: None was received")
@@ -117,7 +118,7 @@ class InputReader:
             raise InputError(f"an array without samples, shape {array.shape}, was received")
         return array
 
-    def _check_rows(self, arrays: Mapping[str, Array]) -> None:
+    def _check_rows(self, arrays: Mapping[str, Any]) -> None:
         if not self._batched:
             return
         rows = {

@@ -2,7 +2,8 @@
 
 Tensors go through the core, which calls ONNX Runtime's C interface from the library in the
 ``onnxruntime`` package and never takes the GIL. Models with other values (strings, sequences, maps)
-run through ONNX Runtime's Python API, one request at a time, behind the same ring.
+run through its Python API, and those with elements of less than a byte through a direct run in the
+core: one request at a time, behind the same ring.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import functools
 import glob
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from trtinfer import _core
 from trtinfer.batching import BatchAxis, cost_of_one, find_batch_axis, find_merge_limit
 from trtinfer.errors import ModelError
 from trtinfer.preprocess import Recipe
-from trtinfer.types import DTYPES, TensorInfo
+from trtinfer.types import DTYPES, PACKED_TYPES, TensorInfo
 
 #: A model whose lone run is quicker than this gains nothing from ONNX Runtime's own threads.
 _SMALL_MODEL_SECONDS = 200e-6
@@ -47,7 +48,7 @@ class OpenModel:
         inputs: The model's inputs, as requests bring them.
         outputs: The model's outputs.
         batched: Whether the first axis is a batch axis.
-        has_tensors: Whether all values are numeric tensors, held in slots.
+        has_tensors: Whether all values are numeric tensors of whole bytes, held in slots.
         metadata: Custom metadata of the ONNX file.
     """
 
@@ -109,10 +110,10 @@ def open_model(
         raise ModelError(f"no model file at {source!r}: give the path or the bytes of an ONNX file")
     threads = intra_op_threads or available_cores()
     native = _load(source, threads)
-    if not all(value.is_tensor and value.element_type in DTYPES for value in _values(native)):
+    if run := _object_run(native, source, threads):
         if recipe is not None:
             raise ModelError("a recipe needs a model with one float image input")
-        return _open_objects(source, native, sizes, threads)
+        return _open_objects(native, run, sizes)
     axis = find_batch_axis(native, batched)
     cost = cost_of_one(native, axis)
     if intra_op_threads is None and cost is not None and cost < _SMALL_MODEL_SECONDS:
@@ -125,10 +126,6 @@ def _load(source: str | bytes, threads: int) -> _core.OnnxRuntimeModel:
     if isinstance(source, bytes) and not source:
         raise ModelError("an empty model: 0 bytes received, the bytes of an ONNX file expected")
     return _core.OnnxRuntimeModel(library_path(), source, threads, 1, {})
-
-
-def _values(native: _core.OnnxRuntimeModel) -> list[_core.OnnxRuntimeValueInfo]:
-    return [*native.inputs, *native.outputs]
 
 
 # --- Opening ----------------------------------------------------------------------------------
@@ -199,19 +196,43 @@ def _check_recipe(recipe: Recipe, inputs: tuple[TensorInfo, ...], axis: BatchAxi
         raise ModelError(f"the recipe makes {recipe.dtype}, but the model's input is {inputs[0]}")
 
 
-def _open_objects(
-    source: str | bytes, native: _core.OnnxRuntimeModel, sizes: RingSizes, threads: int
-) -> OpenModel:
+_ObjectRun = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def _object_run(
+    native: _core.OnnxRuntimeModel, source: str | bytes, threads: int
+) -> _ObjectRun | None:
+    """Return how to run a model whose values do not lie in slots; None: slots can hold them."""
+    values = [*native.inputs, *native.outputs]
+    if not all(value.is_tensor and value.element_type in DTYPES for value in values):
+        return _python_run(native, source, threads)
+    if any(value.element_type in PACKED_TYPES for value in values):
+        return functools.partial(_direct_run, native)
+    return None
+
+
+def _python_run(native: _core.OnnxRuntimeModel, source: str | bytes, threads: int) -> _ObjectRun:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # errors are raised
     session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     names = [value.name for value in native.outputs]
 
     def run(inputs: dict[str, Any]) -> dict[str, Any]:
         return dict(zip(names, session.run(names, inputs), strict=True))
 
+    return run
+
+
+def _direct_run(native: _core.OnnxRuntimeModel, inputs: dict[str, Any]) -> dict[str, Any]:
+    arrays = [inputs[value.name] for value in native.inputs]
+    outputs = native.run(arrays, [DTYPES[value.element_type] for value in native.outputs])
+    return {value.name: out for value, out in zip(native.outputs, outputs, strict=True)}
+
+
+def _open_objects(native: _core.OnnxRuntimeModel, run: _ObjectRun, sizes: RingSizes) -> OpenModel:
     pipeline = _core.Pipeline.objects(
         run,
         capacity=sizes.capacity,

@@ -11,6 +11,7 @@ import time
 import weakref
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
+from copy import deepcopy
 from types import TracebackType
 from typing import TypeVar, cast
 
@@ -295,6 +296,7 @@ class Session:
                 return claim.submit(notifier, cookie, _left(timeout, started), priority)
             inputs = self._reader.read(x)
             if not self._has_tensors:
+                inputs = deepcopy(inputs)
                 return self._pipeline.submit_object(inputs, notifier, cookie, timeout, priority)
             return _matched(self._pipeline.submit(inputs, notifier, cookie, timeout, priority))
 

@@ -17,7 +17,8 @@ Array = npt.NDArray[Any]
 #: What a request gives back: one array for each output, by name.
 Outputs = dict[str, Array]
 
-#: NumPy's (or ml_dtypes') type for each element type, numbered as ``onnx.TensorProto.DataType``.
+#: NumPy's (or ml_dtypes') type for each element type, numbered as in ONNX Runtime's C interface (up
+#: to 23 as in ``onnx.TensorProto.DataType``).
 DTYPES: Mapping[int, np.dtype[Any]] = {
     number: np.dtype(scalar)
     for number, scalar in {
@@ -40,8 +41,16 @@ DTYPES: Mapping[int, np.dtype[Any]] = {
         18: ml_dtypes.float8_e4m3fnuz,
         19: ml_dtypes.float8_e5m2,
         20: ml_dtypes.float8_e5m2fnuz,
+        21: ml_dtypes.uint4,
+        22: ml_dtypes.int4,
+        24: ml_dtypes.uint2,
+        25: ml_dtypes.int2,
+        26: ml_dtypes.float8_e8m0fnu,
     }.items()
 }
+
+#: Those whose elements share a byte in ONNX Runtime, but have one each in an array.
+PACKED_TYPES = frozenset({21, 22, 24, 25})
 
 
 @dataclass(frozen=True)
