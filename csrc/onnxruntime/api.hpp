@@ -14,7 +14,8 @@ namespace trtinfer::onnxruntime {
 
 using Status = void;
 
-/// Places in the table (documented as stable; tests compare results with ONNX Runtime's Python API).
+/// Places in the table (documented as stable; tests compare results with ONNX Runtime's Python
+/// API).
 enum class Entry : std::size_t {
   kGetErrorMessage = 2,
   kCreateEnv = 3,
@@ -23,6 +24,7 @@ enum class Entry : std::size_t {
   kRun = 9,
   kCreateSessionOptions = 10,
   kSetSessionExecutionMode = 13,
+  kSetSessionLogSeverityLevel = 22,
   kSetSessionGraphOptimizationLevel = 23,
   kSetIntraOpNumThreads = 24,
   kSetInterOpNumThreads = 25,

@@ -6,9 +6,10 @@
 namespace trtinfer::onnxruntime {
 namespace {
 
-constexpr int kDeviceAllocator = 0;    // OrtDeviceAllocator
-constexpr int kDefaultMemory = 0;      // OrtMemTypeDefault
+constexpr int kDeviceAllocator = 0;  // OrtDeviceAllocator
+constexpr int kDefaultMemory = 0;    // OrtMemTypeDefault
 constexpr int kSequentialExecution = 0;
+constexpr int kLogFatal = 4;  // errors are thrown
 
 std::shared_ptr<void> own(const Api& api, Entry release, void* object) {
   return {object, [&api, release](void* p) { api.release(release, p); }};
@@ -19,6 +20,7 @@ std::shared_ptr<void> make_options(const Api& api, const ModelOptions& options) 
   api.call(Entry::kCreateSessionOptions, &raw);
   std::shared_ptr<void> owned = own(api, Entry::kReleaseSessionOptions, raw);
   api.call(Entry::kSetSessionExecutionMode, raw, kSequentialExecution);
+  api.call(Entry::kSetSessionLogSeverityLevel, raw, kLogFatal);
   api.call(Entry::kSetIntraOpNumThreads, raw, options.intra_op_threads);
   api.call(Entry::kSetInterOpNumThreads, raw, options.inter_op_threads);
   api.call(Entry::kSetSessionGraphOptimizationLevel, raw, options.graph_optimization_level);
@@ -30,8 +32,7 @@ std::shared_ptr<void> make_options(const Api& api, const ModelOptions& options) 
 
 }  // namespace
 
-Model::Model(const Api& api, const std::string& model, bool from_bytes,
-             const ModelOptions& options)
+Model::Model(const Api& api, const std::string& model, bool from_bytes, const ModelOptions& options)
     : api_(api) {
   const std::shared_ptr<void> session_options = make_options(api, options);
   void* raw = nullptr;
