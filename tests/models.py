@@ -97,10 +97,11 @@ def dependent_model() -> bytes:
 
 
 @functools.cache
-def gather_model() -> bytes:
+def gather_model(batch: int | str = "n") -> bytes:
     """A row of TABLE for an index; an index out of range fails while it runs."""
     node = helper.make_node("Gather", ["table", "index"], ["row"], axis=0)
-    return build([node], [tensor("index", ["n"], INT64)], [tensor("row", ["n", 4])], table=TABLE)
+    index, row = tensor("index", [batch], INT64), tensor("row", [batch, 4])
+    return build([node], [index], [row], table=TABLE)
 
 
 @functools.cache
