@@ -37,7 +37,11 @@ py::list NotifierHandle::drain() {
     if (request.outcome() != pipeline::Outcome::kCompleted) {
       error = outcome_error(request);
     } else if (cookie.layout) {
-      outputs = cookie.layout->outputs(request);
+      try {
+        outputs = cookie.layout->outputs(request);
+      } catch (const py::error_already_set& raised) {  // out of memory: the others still come out
+        error = raised.value();
+      }
     } else {
       outputs = py::reinterpret_borrow<py::object>(static_cast<PyObject*>(request.payload.get()));
     }

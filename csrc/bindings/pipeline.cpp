@@ -14,6 +14,7 @@
 #include "bindings/unlocked.hpp"
 #include "onnxruntime/model.hpp"
 #include "pipeline/onnxruntime_executor.hpp"
+#include "pipeline/own_thread.hpp"
 #include "pipeline/process.hpp"
 
 namespace py = pybind11;
@@ -461,6 +462,7 @@ void register_pipeline(py::module_& m) {
     return result;
   });
   m.def("process_generation", &pipeline::process_generation);
+  m.def("on_own_thread", &pipeline::on_own_thread);
 }
 
 }  // namespace trtinfer::bindings

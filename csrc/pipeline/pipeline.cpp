@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "pipeline/own_thread.hpp"
 #include "pipeline/process.hpp"
 
 namespace trtinfer::pipeline {
@@ -23,12 +24,18 @@ Pipeline::Pipeline(std::shared_ptr<Executor> executor, std::vector<TensorSpec> i
       memory_(std::move(inputs), options.capacity, options.arena_bytes),
       ring_(options),
       records_(options.capacity),
-      reaper_([this](const std::shared_ptr<Request>& request) {
+      reaper_(std::make_unique<Reaper>([this](const std::shared_ptr<Request>& request) {
         abandon(request, Outcome::kExpired);
-      }) {
+      })) {
   alive_.fetch_add(1, std::memory_order_relaxed);
-  for (std::uint32_t i = 0; i < options.lanes; ++i) {
-    lanes_.emplace_back([this] { lane_loop(); });
+  try {
+    for (std::uint32_t i = 0; i < options.lanes; ++i) {
+      lanes_.emplace_back([this] { lane_loop(); });
+    }
+  } catch (...) {  // no more threads: those that run must not outlive their memory
+    close(false);
+    alive_.fetch_sub(1, std::memory_order_relaxed);
+    throw;
   }
 }
 
@@ -41,7 +48,7 @@ Pipeline::~Pipeline() {
   // A forked child has none of the threads: joining them, or the backend's own, would never end.
   new std::vector<std::thread>(std::move(lanes_));
   new std::shared_ptr<Executor>(executor_);
-  reaper_.abandon();
+  reaper_.release();
 }
 
 void Pipeline::check_process() const {
@@ -148,7 +155,7 @@ void Pipeline::abandon(const std::shared_ptr<Request>& request, Outcome outcome)
   end(request, outcome, {});
 }
 
-void Pipeline::watch_deadline(const std::shared_ptr<Request>& request) { reaper_.watch(request); }
+void Pipeline::watch_deadline(const std::shared_ptr<Request>& request) { reaper_->watch(request); }
 
 bool Pipeline::withdraw(Request& request) {
   bool any = false;
@@ -298,6 +305,7 @@ void Pipeline::resolve_expired(ring::TakenBatch& taken) {
 }
 
 void Pipeline::lane_loop() {
+  mark_own_thread();
   Runner runner;
   while (!stopping_.load(std::memory_order_acquire)) {
     const std::uint32_t seen = ring_.work().value();
@@ -306,27 +314,29 @@ void Pipeline::lane_loop() {
   }
 }
 
+void Pipeline::flush() {
+  std::vector<ring::Unit> units;
+  ring_.flush(units);
+  for (const ring::Unit& unit : units) {
+    const std::shared_ptr<Request> request = std::move(records_[unit.slot].request);
+    end(request, Outcome::kClosed, {});
+  }
+  ring_.release(units);
+}
+
 void Pipeline::close(bool drain) {
   if (process_generation_ != process_generation()) return;
-  std::lock_guard lock(closing_);
-  if (stopping_.load(std::memory_order_acquire)) return;
   closed_.store(true, std::memory_order_release);
   ring_.close();
-  if (!drain) {
-    std::vector<ring::Unit> units;
-    ring_.flush(units);
-    for (const ring::Unit& unit : units) {
-      const std::shared_ptr<Request> request = std::move(records_[unit.slot].request);
-      end(request, Outcome::kClosed, {});
-    }
-    ring_.release(units);
-  }
+  if (!drain) flush();  // before the lock, since another thread may hold it while it drains
+  std::lock_guard lock(closing_);
+  if (stopping_.load(std::memory_order_acquire)) return;
   ring_.wait_idle(kNever);
   stopping_.store(true, std::memory_order_release);
   ring_.work().wake();
   for (std::thread& lane : lanes_) lane.join();
   lanes_.clear();
-  reaper_.stop();
+  reaper_->stop();
 }
 
 Claim::Claim(std::shared_ptr<Pipeline> pipeline, ring::Unit unit)

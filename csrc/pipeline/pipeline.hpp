@@ -83,7 +83,8 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
   bool cancel(const std::shared_ptr<Request>& request);
 
   /// Refuses new requests; with `drain` all accepted ones are answered first, else those not yet
-  /// launched end as closed. Ends the threads. May be called again.
+  /// launched end as closed. Ends the threads, so it must not be called on one of them. May be called
+  /// again, by several threads at once, too.
   void close(bool drain);
 
   bool closed() const { return closed_.load(std::memory_order_acquire); }
@@ -128,6 +129,7 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
   bool withdraw(Request& request);
   void end(const std::shared_ptr<Request>& request, Outcome outcome, const std::string& error);
   void count(Outcome outcome);
+  void flush();
   void lane_loop();
 
   /// The number of the batch that a request published now will probably be in. Those who wait for
@@ -151,7 +153,7 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
   std::atomic<std::uint32_t> forming_{0};
   std::atomic<bool> closed_{false}, stopping_{false};
   std::mutex closing_;
-  Reaper reaper_;
+  std::unique_ptr<Reaper> reaper_;
   std::vector<std::thread> lanes_;
 };
 

@@ -11,8 +11,8 @@
 
 namespace trtinfer::pipeline {
 
-/// Calls `expire` for requests whose deadline passes before they end. Its thread starts with the first
-/// deadline, so that sessions without timeouts have none. Thread-safe.
+/// Calls `expire` for requests whose deadline passes before they end. Its thread starts with the
+/// first deadline, so that sessions without timeouts have none. Thread-safe.
 class Reaper {
  public:
   using Expire = std::function<void(const std::shared_ptr<Request>&)>;
@@ -25,9 +25,6 @@ class Reaper {
   /// Ends the thread; deadlines still watched are forgotten.
   void stop();
 
-  /// Gives the thread up without joining it: for a forked child, where it does not exist.
-  void abandon();
-
  private:
   struct Entry {
     ring::Nanoseconds deadline;
@@ -36,13 +33,13 @@ class Reaper {
   };
 
   void loop();
-  void prune();
+  void prune(std::vector<std::shared_ptr<Request>>& dropped);
 
   Expire expire_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::vector<Entry> entries_;      // a heap, the earliest deadline first
-  std::size_t prune_at_ = 1024;     // entries of requests that ended early are dropped at this size
+  std::vector<Entry> entries_;   // a heap, the earliest deadline first
+  std::size_t prune_at_ = 1024;  // entries of requests that ended early are dropped at this size
   bool stopping_ = false;
   std::thread thread_;
 };

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import functools
 import os
 import threading
 import time
@@ -114,7 +115,7 @@ class Session:
         self._lock = threading.Lock()  # guards _loops and _invalid
         _open_sessions.add(self)
         self._finalizer = weakref.finalize(
-            self, _close, self._pipeline, self._futures, self._loops, drain=False
+            self, _close_unreachable, self._pipeline, self._futures, self._loops
         )
         self._finalizer.atexit = False  # _close_open_sessions does it, before threads are gone
 
@@ -370,6 +371,19 @@ def _close(
     futures.stop()
     for completer in list(loops.values()):
         completer.stop()
+
+
+def _close_unreachable(
+    pipeline: _core.Pipeline,
+    futures: FutureCompleter,
+    loops: Mapping[asyncio.AbstractEventLoop, LoopCompleter],
+) -> None:
+    if not _core.on_own_thread():
+        _close(pipeline, futures, loops, drain=False)
+        return
+    # The garbage collector ran on a thread that the end of a session waits for.
+    close = functools.partial(_close, pipeline, futures, loops, drain=False)
+    threading.Thread(target=close, name="trtinfer-close", daemon=True).start()
 
 
 _open_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
