@@ -26,13 +26,14 @@ def build(
     nodes: list[onnx.NodeProto],
     inputs: list[onnx.ValueInfoProto],
     outputs: list[onnx.ValueInfoProto],
+    opset: int = 19,
     **constants: np.ndarray,
 ) -> bytes:
-    """The bytes of a model of opset 19."""
+    """The bytes of a model."""
     weights = [numpy_helper.from_array(array, name) for name, array in constants.items()]
     graph = helper.make_graph(nodes, "graph", inputs, outputs, weights)
-    opset = helper.make_opsetid("", 19)
-    model = helper.make_model(graph, opset_imports=[opset], ir_version=9)
+    imports = [helper.make_opsetid("", opset)]
+    model = helper.make_model(graph, opset_imports=imports, ir_version=10)
     onnx.checker.check_model(model)
     return model.SerializeToString()
 
@@ -61,11 +62,18 @@ def several_model() -> bytes:
 
 
 @functools.cache
-def identity_model(element_type: int, rest: tuple[int, ...] = (3,)) -> bytes:
-    """The output is the input, of any element type."""
+def identity_model(element_type: int) -> bytes:
+    """The output is the input, of any element type of whole bytes."""
     node = helper.make_node("Identity", ["x"], ["y"])
-    shape: Shape = ["n", *rest]
-    return build([node], [tensor("x", shape, element_type)], [tensor("y", shape, element_type)])
+    x, y = (tensor(name, ["n", 3], element_type) for name in "xy")
+    return build([node], [x], [y])
+
+
+@functools.cache
+def cast_model(source: int, target: int) -> bytes:
+    """The output is the input as another element type."""
+    node = helper.make_node("Cast", ["x"], ["y"], to=target)
+    return build([node], [tensor("x", ["n", 3], source)], [tensor("y", ["n", 3], target)], opset=21)
 
 
 @functools.cache

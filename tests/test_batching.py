@@ -91,12 +91,11 @@ def test_requests_of_threads_share_batches(session):
     before = session.stats()
     busy = keep_busy(session)
     results: list[float] = []
-    threads = [
-        threading.Thread(
-            target=lambda i=i: results.append(float(session.infer(np.float32(i))["y"]))
-        )
-        for i in range(8)
-    ]
+
+    def infer(i: int) -> None:
+        results.append(float(session.infer(np.float32(i))["y"]))
+
+    threads = [threading.Thread(target=infer, args=(i,)) for i in range(8)]
     for thread in threads:
         thread.start()
     wait_for_queue(session, 8)
@@ -236,7 +235,7 @@ def test_a_failing_part_fails_the_whole_of_a_split_request():
         assert (stats["accepted"], stats["failed"], stats["completed"]) == (21, 20, 1)
 
 
-def test_a_failure_reaches_the_caller_who_waits(session):
+def test_a_failure_reaches_the_caller_who_waits():
     with trtinfer.Session(models.gather_model()) as gather:
         with pytest.raises(trtinfer.BackendError, match="99"):
             gather.infer(np.int64(99))
