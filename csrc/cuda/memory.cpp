@@ -1,0 +1,52 @@
+#include "cuda/memory.hpp"
+
+#include <string>
+
+#include "cuda/error.hpp"
+
+#if TRTINFER_CUDA
+#include <cuda_runtime_api.h>
+#endif
+
+namespace trtinfer::cuda {
+
+#if TRTINFER_CUDA
+
+void FreeDevice::operator()(std::byte* memory) const noexcept { cudaFree(memory); }
+
+void FreePinned::operator()(std::byte* memory) const noexcept { cudaFreeHost(memory); }
+
+DeviceMemory allocate_device(std::size_t bytes) {
+  void* memory = nullptr;
+  check(cudaMalloc(&memory, bytes), "cudaMalloc of " + std::to_string(bytes) + " bytes");
+  return DeviceMemory(static_cast<std::byte*>(memory));
+}
+
+PinnedMemory allocate_pinned(std::size_t bytes) {
+  void* memory = nullptr;
+  check(cudaHostAlloc(&memory, bytes, cudaHostAllocPortable),
+        "cudaHostAlloc of " + std::to_string(bytes) + " bytes");
+  return PinnedMemory(static_cast<std::byte*>(memory));
+}
+
+MemoryInfo memory_info() {
+  MemoryInfo info;
+  check(cudaMemGetInfo(&info.free, &info.total), "cudaMemGetInfo");
+  return info;
+}
+
+#else
+
+void FreeDevice::operator()(std::byte*) const noexcept {}
+
+void FreePinned::operator()(std::byte*) const noexcept {}
+
+DeviceMemory allocate_device(std::size_t) { throw Error(kNoDevice, "a build without CUDA"); }
+
+PinnedMemory allocate_pinned(std::size_t) { throw Error(kNoDevice, "a build without CUDA"); }
+
+MemoryInfo memory_info() { throw Error(kNoDevice, "a build without CUDA"); }
+
+#endif
+
+}  // namespace trtinfer::cuda

@@ -1,0 +1,139 @@
+#include "cuda/stream.hpp"
+
+#include "cuda/error.hpp"
+
+#if TRTINFER_CUDA
+#include <cuda_runtime_api.h>
+#endif
+
+namespace trtinfer::cuda {
+
+#if TRTINFER_CUDA
+
+namespace {
+
+cudaStream_t native(const Stream& stream) { return static_cast<cudaStream_t>(stream.get()); }
+cudaEvent_t native(const Event& event) { return static_cast<cudaEvent_t>(event.get()); }
+
+}  // namespace
+
+void DestroyStream::operator()(void* stream) const noexcept {
+  cudaStreamDestroy(static_cast<cudaStream_t>(stream));
+}
+
+void DestroyEvent::operator()(void* event) const noexcept {
+  cudaEventDestroy(static_cast<cudaEvent_t>(event));
+}
+
+void DestroyGraph::operator()(void* graph) const noexcept {
+  cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph));
+}
+
+Stream::Stream() {
+  cudaStream_t stream = nullptr;
+  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+  stream_.reset(stream);
+}
+
+void Stream::synchronize() const {
+  check(cudaStreamSynchronize(native(*this)), "cudaStreamSynchronize");
+}
+
+Event::Event(bool blocking) {
+  const unsigned flags = cudaEventDisableTiming | (blocking ? cudaEventBlockingSync : 0);
+  cudaEvent_t event = nullptr;
+  check(cudaEventCreateWithFlags(&event, flags), "cudaEventCreateWithFlags");
+  event_.reset(event);
+}
+
+void Event::record(const Stream& stream) const {
+  check(cudaEventRecord(native(*this), native(stream)), "cudaEventRecord");
+}
+
+void Event::record_in_graph(const Stream& stream) const {
+  check(cudaEventRecordWithFlags(native(*this), native(stream), cudaEventRecordExternal),
+        "cudaEventRecordWithFlags");
+}
+
+bool Event::done() const {
+  const cudaError_t code = cudaEventQuery(native(*this));
+  if (code == cudaErrorNotReady) return false;
+  check(code, "cudaEventQuery");
+  return true;
+}
+
+void Event::synchronize() const {
+  check(cudaEventSynchronize(native(*this)), "cudaEventSynchronize");
+}
+
+void Graph::begin_capture(const Stream& stream) {
+  check(cudaStreamBeginCapture(native(stream), cudaStreamCaptureModeThreadLocal),
+        "cudaStreamBeginCapture");
+}
+
+void Graph::abandon_capture(const Stream& stream) noexcept {
+  cudaGraph_t graph = nullptr;
+  if (cudaStreamEndCapture(native(stream), &graph) == cudaSuccess) cudaGraphDestroy(graph);
+  cudaGetLastError();
+}
+
+Graph Graph::end_capture(const Stream& stream) {
+  cudaGraph_t captured = nullptr;
+  check(cudaStreamEndCapture(native(stream), &captured), "cudaStreamEndCapture");
+  cudaGraphExec_t executable = nullptr;
+  const cudaError_t code = cudaGraphInstantiate(&executable, captured, 0);
+  cudaGraphDestroy(captured);
+  check(code, "cudaGraphInstantiate");
+  Graph graph;
+  graph.graph_.reset(executable);
+  return graph;
+}
+
+void Graph::launch(const Stream& stream) const {
+  check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph_.get()), native(stream)),
+        "cudaGraphLaunch");
+}
+
+CurrentDevice::CurrentDevice(int device) : device_(device) {
+  check(cudaGetDevice(&before_), "cudaGetDevice");
+  if (before_ != device_) check(cudaSetDevice(device_), "cudaSetDevice");
+}
+
+CurrentDevice::~CurrentDevice() {
+  if (before_ != device_) cudaSetDevice(before_);
+}
+
+void copy_async(void* to, const void* from, std::size_t bytes, const Stream& stream) {
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, native(stream)), "cudaMemcpyAsync");
+}
+
+void copy_rows_async(void* to, const void* from, const Rows& rows, const Stream& stream) {
+  check(cudaMemcpy2DAsync(to, rows.to_stride, from, rows.from_stride, rows.row_bytes, rows.rows,
+                          cudaMemcpyDefault, native(stream)),
+        "cudaMemcpy2DAsync");
+}
+
+#else
+
+void DestroyStream::operator()(void*) const noexcept {}
+void DestroyEvent::operator()(void*) const noexcept {}
+void DestroyGraph::operator()(void*) const noexcept {}
+Stream::Stream() { throw Error(kNoDevice, "a build without CUDA"); }
+void Stream::synchronize() const {}
+Event::Event(bool) { throw Error(kNoDevice, "a build without CUDA"); }
+void Event::record(const Stream&) const {}
+void Event::record_in_graph(const Stream&) const {}
+bool Event::done() const { return true; }
+void Event::synchronize() const {}
+void Graph::begin_capture(const Stream&) {}
+void Graph::abandon_capture(const Stream&) noexcept {}
+Graph Graph::end_capture(const Stream&) { return {}; }
+void Graph::launch(const Stream&) const {}
+CurrentDevice::CurrentDevice(int) { throw Error(kNoDevice, "a build without CUDA"); }
+CurrentDevice::~CurrentDevice() = default;
+void copy_async(void*, const void*, std::size_t, const Stream&) {}
+void copy_rows_async(void*, const void*, const Rows&, const Stream&) {}
+
+#endif
+
+}  // namespace trtinfer::cuda

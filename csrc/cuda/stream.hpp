@@ -1,0 +1,107 @@
+// Streams, events and graphs, each with one owner. Handles are passed on as void*, so that only this
+// folder needs CUDA's headers.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+
+namespace trtinfer::cuda {
+
+struct DestroyStream {
+  void operator()(void* stream) const noexcept;
+};
+struct DestroyEvent {
+  void operator()(void* event) const noexcept;
+};
+struct DestroyGraph {
+  void operator()(void* graph) const noexcept;
+};
+
+// A cudaStream_t that does not wait for the legacy default stream. Move-only.
+class Stream {
+ public:
+  Stream();
+  void* get() const noexcept { return stream_.get(); }
+
+  // Sleeps until all work enqueued so far is done. Throws Error, also for earlier kernels' faults.
+  void synchronize() const;
+
+ private:
+  std::unique_ptr<void, DestroyStream> stream_;
+};
+
+// A cudaEvent_t without timing. Move-only.
+class Event {
+ public:
+  // blocking: waits sleep instead of spinning.
+  explicit Event(bool blocking = false);
+  void* get() const noexcept { return event_.get(); }
+
+  void record(const Stream& stream) const;
+
+  // Records inside a stream capture such that the event fires at every launch of the graph.
+  void record_in_graph(const Stream& stream) const;
+
+  // True once the work before the last record is done. Throws Error for a fault.
+  bool done() const;
+
+  // Waits until then.
+  void synchronize() const;
+
+ private:
+  std::unique_ptr<void, DestroyEvent> event_;
+};
+
+// An executable graph captured from a stream. Move-only; launched by one thread at a time.
+class Graph {
+ public:
+  Graph() = default;
+
+  // Runs `enqueue` while the stream captures, and makes a graph of what it enqueued. Nothing is
+  // executed. Throws what `enqueue` throws, and Error.
+  template <typename Enqueue>
+  static Graph capture(const Stream& stream, Enqueue&& enqueue) {
+    begin_capture(stream);
+    try {
+      enqueue();
+    } catch (...) {
+      abandon_capture(stream);
+      throw;
+    }
+    return end_capture(stream);
+  }
+
+  void launch(const Stream& stream) const;
+  explicit operator bool() const noexcept { return graph_ != nullptr; }
+
+ private:
+  static void begin_capture(const Stream& stream);
+  static void abandon_capture(const Stream& stream) noexcept;
+  static Graph end_capture(const Stream& stream);
+
+  std::unique_ptr<void, DestroyGraph> graph_;
+};
+
+// Makes a GPU current for the calling thread, and the one before it when this dies: threads of the
+// caller's own must find their device as they left it.
+class CurrentDevice {
+ public:
+  explicit CurrentDevice(int device);
+  ~CurrentDevice();
+  CurrentDevice(const CurrentDevice&) = delete;
+  CurrentDevice& operator=(const CurrentDevice&) = delete;
+
+ private:
+  int before_ = 0, device_ = 0;
+};
+
+// Enqueues a copy between any two kinds of memory.
+void copy_async(void* to, const void* from, std::size_t bytes, const Stream& stream);
+
+// The same for `rows` rows of `row_bytes` bytes that lie `to_stride` and `from_stride` apart.
+struct Rows {
+  std::size_t rows, row_bytes, to_stride, from_stride;
+};
+void copy_rows_async(void* to, const void* from, const Rows& rows, const Stream& stream);
+
+}  // namespace trtinfer::cuda

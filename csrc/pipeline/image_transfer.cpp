@@ -1,0 +1,123 @@
+#include "pipeline/image_transfer.hpp"
+
+#include <algorithm>
+
+namespace trtinfer::pipeline {
+namespace {
+
+using preprocess::Resampling;
+using preprocess::SourceWindow;
+
+constexpr std::size_t kAlignment = 64;            // as the arena's, so that neighbours stay so
+constexpr std::size_t kFirstTableBytes = 4 << 20;
+
+// Whole rows cross in one piece when most of each is needed; else only the needed columns.
+constexpr double kWholeRows = 0.75;
+
+std::size_t align(std::size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+bool takes_whole_rows(const Resampling& resampling) {
+  return resampling.source_window().columns >=
+         kWholeRows * static_cast<double>(resampling.geometry.source_width);
+}
+
+std::size_t row_stride(const Resampling& resampling) {
+  if (takes_whole_rows(resampling)) {
+    return static_cast<std::size_t>(resampling.geometry.source_width) * 3;
+  }
+  return (static_cast<std::size_t>(resampling.source_window().columns) * 3 + 15) / 16 * 16;
+}
+
+}  // namespace
+
+ImageTransfer::ImageTransfer(const preprocess::GpuPreprocessor& preprocessor)
+    : preprocessor_(preprocessor) {
+  reserve_table(kFirstTableBytes);
+}
+
+void ImageTransfer::plan(const Batch& batch) {
+  resamplings_.clear();
+  sources_.clear();
+  offsets_.clear();
+  std::size_t offset = kAlignment;  // the kernel may read up to 16 bytes before a window
+  for (const BatchUnit& unit : batch.units) {
+    const Shape& shape = unit.shapes->front();
+    resamplings_.push_back(preprocessor_.resampling(shape[0], shape[1]));
+    const Resampling& resampling = *resamplings_.back();
+    const std::size_t stride = row_stride(resampling);
+    offsets_.push_back(offset);
+    sources_.push_back({&resampling, nullptr, static_cast<std::ptrdiff_t>(stride)});
+    offset = align(offset + stride * static_cast<std::size_t>(resampling.source_window().rows));
+  }
+  reserve_pixels(offset + kAlignment);
+}
+
+void ImageTransfer::reserve_pixels(std::size_t bytes) {
+  if (bytes <= pixel_bytes_) return;
+  pixels_.reset();
+  pixels_ = cuda::allocate_device(2 * bytes);
+  pixel_bytes_ = 2 * bytes;
+}
+
+bool ImageTransfer::reserve_table(std::size_t bytes) {
+  if (bytes <= table_bytes_) return false;
+  table_.reset();
+  table_ = cuda::allocate_device(2 * bytes);
+  host_table_ = cuda::allocate_pinned(2 * bytes);
+  table_bytes_ = 2 * bytes;
+  return true;
+}
+
+void ImageTransfer::send_pixels(const Batch& batch, const cuda::Stream& stream) {
+  Copy pending{nullptr, nullptr, 0};
+  const auto flush = [&] {
+    if (pending.bytes > 0) cuda::copy_async(pending.to, pending.from, pending.bytes, stream);
+    pending.bytes = 0;
+  };
+  for (std::size_t i = 0; i < batch.units.size(); ++i) {
+    const Resampling& resampling = *resamplings_[i];
+    const SourceWindow window = resampling.source_window();
+    const auto stride = static_cast<std::size_t>(sources_[i].row_stride);
+    const auto width = static_cast<std::size_t>(resampling.geometry.source_width) * 3;
+    const std::byte* image = batch.units[i].inputs->front();
+    std::byte* to = pixels_.get() + offsets_[i];
+    const std::byte* from = image + width * static_cast<std::size_t>(window.first_row);
+    // Where row 0, column 0 would lie; the kernel stays inside the window.
+    const std::byte* origin = to - stride * static_cast<std::size_t>(window.first_row);
+    if (takes_whole_rows(resampling)) {
+      const std::size_t bytes = stride * static_cast<std::size_t>(window.rows);
+      const std::ptrdiff_t shift = from - pending.from;
+      const bool follows = pending.bytes > 0 && to - pending.to == shift &&
+                           shift >= static_cast<std::ptrdiff_t>(pending.bytes) &&
+                           shift < static_cast<std::ptrdiff_t>(pending.bytes + kAlignment);
+      if (follows) {
+        pending.bytes = static_cast<std::size_t>(shift) + bytes;
+      } else {
+        flush();
+        pending = {to, from, bytes};
+      }
+    } else {
+      const auto first = static_cast<std::size_t>(window.first_column) * 3;
+      cuda::copy_rows_async(to, from + first,
+                            {static_cast<std::size_t>(window.rows),
+                             static_cast<std::size_t>(window.columns) * 3, stride, width},
+                            stream);
+      origin -= first;
+    }
+    sources_[i].data = reinterpret_cast<const std::uint8_t*>(origin);
+  }
+  flush();
+}
+
+bool ImageTransfer::send(const Batch& batch, std::uint32_t images, const cuda::Stream& stream) {
+  plan(batch);
+  send_pixels(batch, stream);
+  sources_.resize(images, sources_.front());
+  const std::size_t bytes = preprocess::batch_bytes(sources_);
+  const bool moved = reserve_table(bytes);
+  preprocess::write_batch(sources_, host_table_.get());
+  cuda::copy_async(table_.get(), host_table_.get(), bytes, stream);
+  return moved;
+}
+
+}  // namespace trtinfer::pipeline

@@ -1,0 +1,49 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "cuda/memory.hpp"
+#include "cuda/stream.hpp"
+#include "pipeline/executor.hpp"
+#include "preprocess/batch.hpp"
+#include "preprocess/gpu.hpp"
+
+namespace trtinfer::pipeline {
+
+/// Brings the images of a batch to the GPU: of each the window that its output is made of, and a
+/// table that tells the preprocessing kernel where they lie. For one lane, on the current device.
+class ImageTransfer {
+ public:
+  explicit ImageTransfer(const preprocess::GpuPreprocessor& preprocessor);
+
+  /// Enqueues the transfers for a kernel over `images` images; those that the batch lacks repeat its
+  /// first. Returns whether table() moved, so that what was captured with it must be made anew.
+  bool send(const Batch& batch, std::uint32_t images, const cuda::Stream& stream);
+
+  /// Device address of the table; what the kernel is given.
+  const std::byte* table() const { return table_.get(); }
+
+ private:
+  struct Copy {
+    std::byte* to;
+    const std::byte* from;
+    std::size_t bytes;
+  };
+
+  void plan(const Batch& batch);
+  void reserve_pixels(std::size_t bytes);
+  bool reserve_table(std::size_t bytes);
+  void send_pixels(const Batch& batch, const cuda::Stream& stream);
+
+  const preprocess::GpuPreprocessor& preprocessor_;
+  cuda::DeviceMemory pixels_, table_;
+  cuda::PinnedMemory host_table_;
+  std::size_t pixel_bytes_ = 0, table_bytes_ = 0;
+  std::vector<std::shared_ptr<const preprocess::Resampling>> resamplings_;
+  std::vector<preprocess::BatchSource> sources_;
+  std::vector<std::size_t> offsets_;  // of each image's window in pixels_
+};
+
+}  // namespace trtinfer::pipeline
