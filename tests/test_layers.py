@@ -35,6 +35,8 @@ MODULE_ORDER = [
     "completion",
     "batching",
     "onnxruntime_backend",
+    "tensorrt_library",
+    "precision",
     "metrics",
     "session",
     "model_metadata",

@@ -48,31 +48,28 @@ const Library& Library::load(const LibraryPath& where) {
 }
 
 Library::Library(LibraryPath where) : where_(std::move(where)), handle_(open(where_.library)) {
-  read_version();
-  const bool exports_rtx = find<void*>(handle_, kRtxExport) != nullptr;
-  if (!exports_rtx && !driver().usable) {
-    throw Error("TensorRT " + version_text() + " needs a GPU: " + driver().reason);
+  try {
+    identify();
+  } catch (const Error&) {
+    ::dlclose(handle_);  // else a parser loaded later could take its symbols from here
+    throw;
   }
-  logger_ = std::make_unique<Logger>(abi_->callbacks);
-  create_runtime_ = find<CreateWithLogger>(handle_, "createInferRuntime_INTERNAL");
-  create_builder_ = find<CreateWithLogger>(handle_, "createInferBuilder_INTERNAL");
-  if (create_runtime_ == nullptr) throw Error(path() + " has no createInferRuntime_INTERNAL");
   try {
     create_runtime();
+    // The runtimes of TensorRT 11 and TensorRT-RTX are alike; this tells them apart.
+    const bool exports_rtx = find<void*>(handle_, kRtxExport) != nullptr;
+    if (exports_rtx != is_rtx()) {
+      throw Error(path() + " is " + (exports_rtx ? "" : "not ") +
+                  "TensorRT-RTX, but is taken for " + family_name(abi_->family));
+    }
   } catch (const Error&) {
     static_cast<void>(logger_.release());  // the library may keep it for ever
     throw;
   }
-  // The runtimes of TensorRT 11 and TensorRT-RTX are alike; this tells them apart.
-  if (exports_rtx != is_rtx()) {
-    static_cast<void>(logger_.release());
-    throw Error(path() + " is " + (exports_rtx ? "" : "not ") + "TensorRT-RTX, but is taken for " +
-                family_name(abi_->family));
-  }
   load_parser();
 }
 
-void Library::read_version() {
+void Library::identify() {
   const auto get_version = find<std::int32_t (*)()>(handle_, "getInferLibVersion");
   if (get_version == nullptr) throw Error(path() + " is not TensorRT: no getInferLibVersion");
   version_ = get_version();
@@ -81,7 +78,14 @@ void Library::read_version() {
     throw Error("TensorRT " + version_text() + " at " + path() + " is of an unknown release; " +
                 kKnown);
   }
+  if (find<void*>(handle_, kRtxExport) == nullptr && !driver().usable) {
+    throw Error("TensorRT " + version_text() + " needs a GPU: " + driver().reason);
+  }
+  create_runtime_ = find<CreateWithLogger>(handle_, "createInferRuntime_INTERNAL");
+  create_builder_ = find<CreateWithLogger>(handle_, "createInferBuilder_INTERNAL");
+  if (create_runtime_ == nullptr) throw Error(path() + " has no createInferRuntime_INTERNAL");
   abi_ = abi_of(*family, version_);
+  logger_ = std::make_unique<Logger>(abi_->callbacks);
 }
 
 void Library::load_parser() {

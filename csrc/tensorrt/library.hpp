@@ -50,7 +50,7 @@ class Library {
   using CreateParser = void* (*)(void* network, void* logger, std::int32_t version);
 
   explicit Library(LibraryPath where);
-  void read_version();
+  void identify();
   void load_parser();
 
   LibraryPath where_;

@@ -1,8 +1,7 @@
-"""What this machine has for inference, as `trtinfer info` shows it; loads nothing heavy."""
+"""What this machine has for inference, as `trtinfer info` shows it."""
 
 from __future__ import annotations
 
-import ctypes.util
 import importlib.metadata
 import importlib.util
 import os
@@ -13,15 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from trtinfer import _core, cache
-from trtinfer.errors import TrtInferError
-
-# Top-level package in which a distribution keeps the library, the library's name, the flavor.
-_TENSORRT_PACKAGES = (
-    ("tensorrt_libs", "libnvinfer.so", "TensorRT"),
-    ("tensorrt_rtx_libs", "libtensorrt_rtx.so", "TensorRT for RTX"),
-)
-_TENSORRT_SYSTEM = (("nvinfer", "TensorRT"), ("tensorrt_rtx", "TensorRT for RTX"))
+from trtinfer import _core, cache, tensorrt_library
+from trtinfer.errors import BackendError, TrtInferError
 
 
 def collect() -> dict[str, Any]:
@@ -77,28 +69,27 @@ def _cuda_version(number: int) -> str | None:
 
 
 def _tensorrt() -> list[dict[str, Any]]:
-    """The TensorRT libraries that are installed; none of them is loaded."""
-    found = [_tensorrt_from_package(*place) for place in _TENSORRT_PACKAGES]
-    found += [_tensorrt_from_system(*place) for place in _TENSORRT_SYSTEM]
-    return [library for library in found if library is not None]
+    """The TensorRT libraries that are installed, in the order in which they are tried."""
+    try:
+        return [_describe(candidate) for candidate in tensorrt_library.candidates()]
+    except BackendError as error:
+        return [{"refused": str(error)}]
 
 
-def _tensorrt_from_package(package: str, library: str, flavor: str) -> dict[str, Any] | None:
-    spec = importlib.util.find_spec(package)
-    folders = spec.submodule_search_locations if spec else None
-    files = [file for folder in folders or () for file in sorted(Path(folder).glob(library + "*"))]
-    if not files:
-        return None
-    names = importlib.metadata.packages_distributions().get(package, [])
-    version = importlib.metadata.version(names[0]) if names else None
-    return {"flavor": flavor, "version": version, "path": str(files[0]), "source": "PyPI"}
-
-
-def _tensorrt_from_system(library: str, flavor: str) -> dict[str, Any] | None:
-    name = ctypes.util.find_library(library)
-    if name is None:
-        return None
-    return {"flavor": flavor, "version": None, "path": name, "source": "system loader"}
+def _describe(candidate: tensorrt_library.Candidate) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "flavor": candidate.flavor,
+        "version": None,
+        "path": candidate.library,
+        "source": candidate.source,
+        "refused": None,
+        "cannot_build": None,
+    }
+    try:
+        library = candidate.load()
+    except BackendError as error:
+        return facts | {"refused": str(error)}
+    return facts | {"version": library.version, "cannot_build": library.build_reason or None}
 
 
 def _onnxruntime() -> dict[str, Any]:
