@@ -156,11 +156,7 @@ class PipelineHandle {
     ParsedInputs parsed;
     if (!layout_->match(x, parsed)) return py::none();
     const std::shared_ptr<Request> request = make_request(parsed, timeout);
-    Claim claim = claim_part(parsed, 0, timeout ? request->deadline : 0);
-    layout_->fill(parsed, 0, claim);
-    const bool has_more = parsed.rows > pipeline_->max_batch_size();
-    pipeline_->publish(std::move(claim), request, 0, priority, has_more);
-    if (has_more) publish_rest(parsed, request, priority);
+    publish_in_turn(parsed, request, timeout ? request->deadline : 0, priority, false);
     return ClaimHandle::wait(pipeline_, *layout_, request);
   }
 
@@ -170,24 +166,10 @@ class PipelineHandle {
     const std::shared_ptr<Request> request = make_request(parsed, delivery.timeout);
     request->notifier = delivery.notifier;
     request->cookie = NotifierHandle::make_cookie(delivery.cookie, layout_);
-    // All parts find room, or none is published.
-    std::vector<Claim> claims;
-    const std::uint32_t max = pipeline_->max_batch_size();
-    for (std::uint32_t first = 0; first < parsed.rows; first += max) {
-      claims.push_back(delivery.on_loop && delivery.timeout
-                           ? claim_part_at_once(parsed, first)
-                           : claim_part(parsed, first, delivery.timeout ? request->deadline : 0));
-      layout_->fill(parsed, first, claims.back());
-    }
-    for (std::size_t i = 0; i < claims.size(); ++i) {
-      const auto first = static_cast<std::uint32_t>(i) * max;
-      try {
-        pipeline_->publish(std::move(claims[i]), request, first, delivery.priority,
-                           !delivery.on_loop);
-      } catch (const pipeline::ClosedError&) {
-        if (i > 0) pipeline_->abandon(request, Outcome::kClosed);
-        throw;
-      }
+    if (delivery.timeout && !delivery.on_loop) {
+      publish_in_turn(parsed, request, request->deadline, delivery.priority, true);
+    } else {
+      publish_at_once(parsed, request, delivery);
     }
     if (request->deadline != kNever) pipeline_->watch_deadline(request);
     return py::cast(PendingRequest{pipeline_, request});
@@ -233,18 +215,50 @@ class PipelineHandle {
     return request;
   }
 
+  // All parts find room now, or none is published. No claim is held while waiting for another: two
+  // large requests that did would wait for each other.
+  void publish_at_once(const ParsedInputs& parsed, const std::shared_ptr<Request>& request,
+                       const Delivery& delivery) {
+    std::vector<Claim> claims;
+    const std::uint32_t max = pipeline_->max_batch_size();
+    for (std::uint32_t first = 0; first < parsed.rows; first += max) {
+      claims.push_back(delivery.timeout ? claim_part_on_loop(parsed, first)
+                                        : claim_part(parsed, first, 0));
+      layout_->fill(parsed, first, claims.back());
+    }
+    for (std::size_t i = 0; i < claims.size(); ++i) {
+      const auto first = static_cast<std::uint32_t>(i) * max;
+      try {
+        pipeline_->publish(std::move(claims[i]), request, first, delivery.priority,
+                           !delivery.on_loop);
+      } catch (const pipeline::ClosedError&) {
+        if (i > 0) pipeline_->abandon(request, Outcome::kClosed);
+        throw;
+      }
+    }
+  }
+
+  // The first part waits for room until then; with `wake`, nobody leads the batch of a lone part.
+  void publish_in_turn(const ParsedInputs& parsed, const std::shared_ptr<Request>& request,
+                       Nanoseconds until, int priority, bool wake) {
+    Claim claim = claim_part(parsed, 0, until);
+    layout_->fill(parsed, 0, claim);
+    const bool has_more = parsed.rows > pipeline_->max_batch_size();
+    pipeline_->publish(std::move(claim), request, 0, priority, wake || has_more);
+    if (has_more) publish_rest(parsed, request, priority);
+  }
+
   // The parts of a large request wait for room, since it frees itself as they run.
   void publish_rest(const ParsedInputs& parsed, const std::shared_ptr<Request>& request,
                     int priority) {
     const std::uint32_t max = pipeline_->max_batch_size();
     try {
       for (std::uint32_t first = max; first < parsed.rows; first += max) {
-        Claim claim = claim_part(parsed, first, request->deadline);
-        layout_->fill(parsed, first, claim);
-        pipeline_->publish(std::move(claim), request, first, priority, true);
+        std::optional<Claim> claim = try_claim_part(parsed, first, request->deadline);
+        if (!claim) return pipeline_->abandon(request, Outcome::kExpired);
+        layout_->fill(parsed, first, *claim);
+        pipeline_->publish(std::move(*claim), request, first, priority, true);
       }
-    } catch (const pipeline::FullError&) {
-      pipeline_->abandon(request, Outcome::kExpired);
     } catch (const pipeline::ClosedError&) {
       pipeline_->abandon(request, Outcome::kClosed);
     }
@@ -256,12 +270,21 @@ class PipelineHandle {
     return claim_rows(rows, layout_->unit_shapes(parsed, rows), until);
   }
 
-  // For an event loop: it comes again off the loop if there is no room, so that is no refusal yet.
-  Claim claim_part_at_once(const ParsedInputs& parsed, std::uint32_t first) {
+  // A refusal that is not counted.
+  std::optional<Claim> try_claim_part(const ParsedInputs& parsed, std::uint32_t first,
+                                      Nanoseconds until) {
     const std::uint32_t rows = std::min(pipeline_->max_batch_size(), parsed.rows - first);
     std::vector<Shape> shapes;
     if (!pipeline_->memory().is_static()) shapes = layout_->unit_shapes(parsed, rows);
     std::optional<Claim> claim = pipeline_->try_claim(rows, shapes);
+    if (claim || until == 0) return claim;
+    const Unlocked unlocked;
+    return pipeline_->try_claim(rows, shapes, until);
+  }
+
+  // For an event loop: it comes again off the loop if there is no room, so that is no refusal yet.
+  Claim claim_part_on_loop(const ParsedInputs& parsed, std::uint32_t first) {
+    std::optional<Claim> claim = try_claim_part(parsed, first, 0);
     if (!claim) throw pipeline::FullError("no room for the request now");
     return std::move(*claim);
   }
