@@ -41,6 +41,9 @@ class Executor {
   /// Units with equal keys may share a batch; `shapes` are those of one unit's inputs.
   virtual std::uint64_t batch_key(const std::vector<Shape>& shapes) const = 0;
 
+  /// Whether inputs should lie in memory that the GPU reads by itself.
+  virtual bool wants_pinned_memory() const { return false; }
+
   /// Outputs as a request without batch axis sees them; used to allocate them ahead of the run.
   virtual const std::vector<TensorSpec>& outputs() const = 0;
 };

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <new>
 
+#include "cuda/memory.hpp"
+
 namespace trtinfer::pipeline {
 namespace {
 
@@ -13,12 +15,18 @@ constexpr std::uint64_t kTooLarge = std::uint64_t{1} << 62;  // sums of it do no
 
 std::size_t align(std::size_t bytes, std::size_t to) { return (bytes + to - 1) / to * to; }
 
+std::shared_ptr<std::byte> allocate(std::size_t bytes, bool pinned) {
+  if (pinned) return cuda::allocate_pinned(bytes);
+  void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
+  return {static_cast<std::byte*>(memory), [bytes](std::byte* p) { ::munmap(p, bytes); }};
+}
+
 }  // namespace
 
-void SlotMemory::Unmap::operator()(std::byte* memory) const { ::munmap(memory, bytes); }
-
 SlotMemory::SlotMemory(std::vector<TensorSpec> inputs, std::uint32_t capacity,
-                       std::uint64_t arena_bytes)
+                       std::uint64_t arena_bytes, bool pinned)
     : inputs_(std::move(inputs)),
       is_static_(std::all_of(inputs_.begin(), inputs_.end(),
                              [](const TensorSpec& spec) { return spec.is_static(); })) {
@@ -32,11 +40,7 @@ SlotMemory::SlotMemory(std::vector<TensorSpec> inputs, std::uint32_t capacity,
   } else {
     total = arena_bytes;
   }
-  total = std::max(align(total, kPage), kPage);
-  void* memory = ::mmap(nullptr, total, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED) throw std::bad_alloc();
-  memory_ = {static_cast<std::byte*>(memory), Unmap{total}};
+  memory_ = allocate(std::max(align(total, kPage), kPage), pinned);
 }
 
 std::uint64_t SlotMemory::unit_bytes(const std::vector<Shape>& shapes) const {

@@ -12,10 +12,14 @@ namespace trtinfer::pipeline {
 
 /// Where the inputs of claimed slots lie. With static shapes every input has an array of `capacity`
 /// rows, so that neighbouring slots are contiguous rows of a batch; otherwise a unit's inputs lie
-/// one after the other in its block of the arena. Pages are touched only when used.
+/// one after the other in its block of the arena. Pages that are not pinned are touched only when
+/// used.
 class SlotMemory {
  public:
-  SlotMemory(std::vector<TensorSpec> inputs, std::uint32_t capacity, std::uint64_t arena_bytes);
+  /// `pinned` memory is read by the GPU itself; it is all there from the start. Throws
+  /// std::bad_alloc, cuda::Error.
+  SlotMemory(std::vector<TensorSpec> inputs, std::uint32_t capacity, std::uint64_t arena_bytes,
+             bool pinned);
 
   /// Arena bytes that a unit with these whole input shapes needs, 2^62 if they cannot be counted;
   /// 0 when slots are static.
@@ -29,15 +33,10 @@ class SlotMemory {
   const std::vector<TensorSpec>& inputs() const { return inputs_; }
 
  private:
-  struct Unmap {
-    std::size_t bytes;
-    void operator()(std::byte* memory) const;
-  };
-
   std::vector<TensorSpec> inputs_;
   bool is_static_;
   std::vector<std::size_t> row_bytes_, base_;
-  std::unique_ptr<std::byte, Unmap> memory_;
+  std::shared_ptr<std::byte> memory_;
 };
 
 }  // namespace trtinfer::pipeline

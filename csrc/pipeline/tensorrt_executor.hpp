@@ -43,6 +43,7 @@ class TensorRtExecutor : public Executor {
   void run(const Batch& batch) override;
   std::uint64_t batch_key(const std::vector<Shape>&) const override { return 0; }
   const std::vector<TensorSpec>& outputs() const override { return outputs_; }
+  bool wants_pinned_memory() const override { return true; }
 
  private:
   struct Bucket {

@@ -58,22 +58,38 @@ class Writer {
   std::size_t at_;
 };
 
+// The first image of the same source size, whose weights serve the later ones too.
+std::size_t first_alike(std::span<const BatchSource> sources, std::size_t image) {
+  std::size_t first = 0;
+  while (sources[first].resampling != sources[image].resampling) ++first;
+  return first;
+}
+
 }  // namespace
 
 std::size_t batch_bytes(std::span<const BatchSource> sources) {
   std::size_t words = 0;
-  for (const BatchSource& source : sources) words += weight_words(*source.resampling);
+  for (std::size_t i = 0; i < sources.size(); ++i) {
+    if (first_alike(sources, i) == i) words += weight_words(*sources[i].resampling);
+  }
   return sources.size() * sizeof(BatchImage) + words * sizeof(std::int32_t);
 }
 
 void write_batch(std::span<const BatchSource> sources, void* batch) {
   auto* images = static_cast<BatchImage*>(batch);
   Writer writer(batch, sources.size() * sizeof(BatchImage) / sizeof(std::int32_t));
-  for (const BatchSource& source : sources) {
+  for (std::size_t i = 0; i < sources.size(); ++i) {
+    const BatchSource& source = sources[i];
+    if (const std::size_t first = first_alike(sources, i); first < i) {
+      images[i] = images[first];
+      images[i].source = source.data;
+      images[i].source_stride = source.row_stride;
+      continue;
+    }
     const Resampling& resampling = *source.resampling;
     const Geometry& geometry = resampling.geometry;
     const int column_taps = padded_column_taps(resampling.columns);
-    *images++ = {.source = source.data,
+    images[i] = {.source = source.data,
                  .source_stride = source.row_stride,
                  .source_height = static_cast<std::int32_t>(geometry.source_height),
                  .rows = geometry.rows,

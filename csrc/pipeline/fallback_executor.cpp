@@ -1,0 +1,29 @@
+#include "pipeline/fallback_executor.hpp"
+
+namespace trtinfer::pipeline {
+
+void FallbackExecutor::run(const Batch& batch) {
+  if (!has_failed()) {
+    try {
+      first_->run(batch);
+      return;
+    } catch (const std::exception& error) {
+      switch_over(error.what());
+    }
+  }
+  second_->run(batch);
+}
+
+void FallbackExecutor::switch_over(const std::string& reason) {
+  const std::lock_guard lock(switching_);
+  if (has_failed()) return;
+  try {
+    second_ = make_second_();
+  } catch (const std::exception& error) {
+    throw ExecutionError(reason + "; and the fallback cannot be opened: " + error.what());
+  }
+  failed_.store(true, std::memory_order_release);
+  report_(reason);
+}
+
+}  // namespace trtinfer::pipeline

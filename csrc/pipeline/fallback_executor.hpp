@@ -1,0 +1,47 @@
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "pipeline/executor.hpp"
+
+namespace trtinfer::pipeline {
+
+/// Runs batches on one backend until it fails, then on another for good: a batch that fails is run
+/// again there, from the same slots, so nothing is lost and nothing is answered twice.
+class FallbackExecutor : public Executor {
+ public:
+  using Make = std::function<std::shared_ptr<Executor>()>;
+  using Report = std::function<void(const std::string& reason)>;
+
+  /// `make_second` is called at the first failure; `report` then tells why, once.
+  FallbackExecutor(std::shared_ptr<Executor> first, Make make_second, Report report)
+      : first_(std::move(first)),
+        make_second_(std::move(make_second)),
+        report_(std::move(report)) {}
+
+  void run(const Batch& batch) override;
+  std::uint64_t batch_key(const std::vector<Shape>& shapes) const override {
+    return first_->batch_key(shapes);
+  }
+  const std::vector<TensorSpec>& outputs() const override { return first_->outputs(); }
+  bool wants_pinned_memory() const override { return first_->wants_pinned_memory(); }
+
+  /// Whether the first backend has failed.
+  bool has_failed() const { return failed_.load(std::memory_order_acquire); }
+
+ private:
+  void switch_over(const std::string& reason);
+
+  std::shared_ptr<Executor> first_, second_;
+  Make make_second_;
+  Report report_;
+  std::atomic<bool> failed_{false};
+  std::mutex switching_;
+};
+
+}  // namespace trtinfer::pipeline
