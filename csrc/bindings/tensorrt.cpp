@@ -60,23 +60,18 @@ ProgressCallback progress_callback(const py::object& function) {
   };
 }
 
-py::tuple build(const Builder& builder, const std::map<std::string, ShapeRange>& shapes,
-                const py::kwargs& kwargs) {
-  py::bytes timing_cache =
-      kwargs.contains("timing_cache") ? py::bytes(kwargs["timing_cache"]) : py::bytes();
-  py::object progress = kwargs.contains("progress") ? py::object(kwargs["progress"]) : py::none();
-  const auto option = [&](const char* name, auto otherwise) {
-    return kwargs.contains(name) ? kwargs[name].template cast<decltype(otherwise)>() : otherwise;
-  };
-  const BuildOptions options{
-      .shapes = shapes,
-      .tf32 = option("tf32", false),
-      .workspace_bytes = option("workspace_bytes", std::size_t{0}),
-      .optimization_level = option("optimization_level", -1),
-      .max_aux_streams = option("max_aux_streams", -1),
-      .compute_capabilities = option("compute_capabilities", std::vector<int>{}),
-      .timing_cache = bytes_of(timing_cache),
-      .progress = progress_callback(progress)};
+py::tuple build(const Builder& builder, std::map<std::string, ShapeRange> shapes, bool tf32,
+                std::size_t workspace_bytes, int optimization_level, int max_aux_streams,
+                std::vector<int> compute_capabilities, const py::bytes& timing_cache,
+                const py::object& progress) {
+  const BuildOptions options{.shapes = std::move(shapes),
+                             .tf32 = tf32,
+                             .workspace_bytes = workspace_bytes,
+                             .optimization_level = optimization_level,
+                             .max_aux_streams = max_aux_streams,
+                             .compute_capabilities = std::move(compute_capabilities),
+                             .timing_cache = bytes_of(timing_cache),
+                             .progress = progress_callback(progress)};
   const BuildResult result = call(kModelError, [&] { return builder.build(options); });
   py::object cache = py::none();
   if (result.timing_cache) cache = to_bytes(*result.timing_cache);
@@ -155,7 +150,10 @@ void register_builder(py::module_& m) {
           py::arg("path"))
       .def_property_readonly("tensors", &Builder::tensors)
       .def_property_readonly("layer_count", &Builder::layer_count)
-      .def("build", &build, py::arg("shapes"));
+      .def("build", &build, py::arg("shapes"), py::kw_only(), py::arg("tf32") = false,
+           py::arg("workspace_bytes") = 0, py::arg("optimization_level") = -1,
+           py::arg("max_aux_streams") = -1, py::arg("compute_capabilities") = std::vector<int>{},
+           py::arg("timing_cache") = py::bytes(), py::arg("progress") = py::none());
 }
 
 void register_engine(py::module_& m) {
