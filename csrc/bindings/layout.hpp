@@ -32,8 +32,8 @@ class Layout {
   Layout(std::vector<Tensor> inputs, std::vector<Tensor> outputs, bool batched)
       : inputs_(std::move(inputs)), outputs_(std::move(outputs)), batched_(batched) {}
 
-  /// Whether `x` (an array, or a dict of arrays) fits as it is: exact dtypes, C-contiguous, shapes of
-  /// a sample or of a batch. Anything else is left to the slower, explaining path in Python.
+  /// Whether `x` (an array, or a dict of arrays) fits as it is: exact dtypes, C-contiguous, shapes
+  /// of a sample or of a batch. Anything else is left to the slower, explaining path in Python.
   bool match(pybind11::handle x, ParsedInputs& parsed) const;
 
   /// Shapes of the inputs of `rows` of the parsed rows, as the slots want them.

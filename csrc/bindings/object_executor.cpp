@@ -11,8 +11,7 @@ ObjectExecutor::ObjectExecutor(py::object function) : function_(hold(std::move(f
 void ObjectExecutor::run(const pipeline::Batch& batch) {
   pipeline::Request& request = *batch.units.front().request;
   const py::gil_scoped_acquire locked;
-  const auto function =
-      py::reinterpret_borrow<py::object>(static_cast<PyObject*>(function_.get()));
+  const auto function = py::reinterpret_borrow<py::object>(static_cast<PyObject*>(function_.get()));
   const auto inputs =
       py::reinterpret_borrow<py::object>(static_cast<PyObject*>(request.payload.get()));
   try {

@@ -9,9 +9,9 @@
 
 namespace trtinfer::bindings {
 
-/// Runs one request at a time by calling a Python function with its payload; what it returns becomes
-/// the payload. Takes the GIL for each run. For models whose values no slot can hold: strings,
-/// sequences, maps, optionals.
+/// Runs one request at a time by calling a Python function with its payload; what it returns
+/// becomes the payload. Takes the GIL for each run. For models whose values no slot can hold:
+/// strings, sequences, maps, optionals.
 class ObjectExecutor : public pipeline::Executor {
  public:
   explicit ObjectExecutor(pybind11::object function);

@@ -1,5 +1,5 @@
-// Streams, events and graphs, each with one owner. Handles are passed on as void*, so that only this
-// folder needs CUDA's headers.
+// Streams, events and graphs, each with one owner. Handles are passed on as void*, so that only
+// this folder needs CUDA's headers.
 #pragma once
 
 #include <cstddef>

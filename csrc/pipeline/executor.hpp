@@ -31,8 +31,8 @@ struct Batch {
   std::vector<BatchUnit> units;
 };
 
-/// Runs batches on a backend. `run` is called by at most one thread per lane at a time; it reads the
-/// units' inputs and writes the requests' outputs, and throws ExecutionError.
+/// Runs batches on a backend. `run` is called by at most one thread per lane at a time; it reads
+/// the units' inputs and writes the requests' outputs, and throws ExecutionError.
 class Executor {
  public:
   virtual ~Executor() = default;

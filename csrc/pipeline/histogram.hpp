@@ -7,8 +7,8 @@
 
 namespace trtinfer::pipeline {
 
-/// Counts of non-negative nanoseconds in log-linear buckets: kSteps to every power of two, so that a
-/// quantile is off by at most 1/kSteps (1.6 %), the layout of G. Tene's HdrHistogram.
+/// Counts of non-negative nanoseconds in log-linear buckets: kSteps to every power of two, so that
+/// a quantile is off by at most 1/kSteps (1.6 %), the layout of G. Tene's HdrHistogram.
 /// Thread-safe; recording is one relaxed addition.
 class Histogram {
  public:

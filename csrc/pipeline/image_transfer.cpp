@@ -8,7 +8,7 @@ namespace {
 using preprocess::Resampling;
 using preprocess::SourceWindow;
 
-constexpr std::size_t kAlignment = 64;            // as the arena's, so that neighbours stay so
+constexpr std::size_t kAlignment = 64;  // as the arena's, so that neighbours stay so
 constexpr std::size_t kFirstTableBytes = 4 << 20;
 
 // Whole rows cross in one piece when most of each is needed; else only the needed columns.

@@ -18,8 +18,8 @@ class ImageTransfer {
  public:
   explicit ImageTransfer(const preprocess::GpuPreprocessor& preprocessor);
 
-  /// Enqueues the transfers for a kernel over `images` images; those that the batch lacks repeat its
-  /// first. Returns whether table() moved, so that what was captured with it must be made anew.
+  /// Enqueues the transfers for a kernel over `images` images; those that the batch lacks repeat
+  /// its first. Returns whether table() moved, so that what was captured with it must be made anew.
   bool send(const Batch& batch, std::uint32_t images, const cuda::Stream& stream);
 
   /// Device address of the table; what the kernel is given.

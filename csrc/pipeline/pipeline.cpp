@@ -81,11 +81,11 @@ Claim Pipeline::claim(std::uint32_t rows, const std::vector<Shape>& shapes, Nano
   std::optional<Claim> claim = try_claim(rows, shapes, deadline);
   if (claim) return std::move(*claim);
   stats_.rejected.fetch_add(1, std::memory_order_relaxed);
-  throw FullError("no room for the request: " +
-                  std::to_string(ring_.capacity() - ring_.occupancy().free) + " of " +
-                  std::to_string(ring_.capacity()) +
-                  " slots are taken; wait with timeout=, raise capacity= (or arena_bytes= for "
-                  "large inputs), or send less");
+  throw FullError(
+      "no room for the request: " + std::to_string(ring_.capacity() - ring_.occupancy().free) +
+      " of " + std::to_string(ring_.capacity()) +
+      " slots are taken; wait with timeout=, raise capacity= (or arena_bytes= for "
+      "large inputs), or send less");
 }
 
 std::shared_ptr<Request> Pipeline::make_request(std::uint32_t rows, bool has_batch_axis) {
@@ -292,8 +292,8 @@ void Pipeline::end(const std::shared_ptr<Request>& request, Outcome outcome,
 }
 
 void Pipeline::count(Outcome outcome) {
-  std::atomic<std::uint64_t>* counters[] = {nullptr,          &stats_.completed, &stats_.failed,
-                                            &stats_.expired,  &stats_.cancelled, &stats_.closed};
+  std::atomic<std::uint64_t>* counters[] = {nullptr,         &stats_.completed, &stats_.failed,
+                                            &stats_.expired, &stats_.cancelled, &stats_.closed};
   counters[static_cast<std::uint32_t>(outcome)]->fetch_add(1, std::memory_order_relaxed);
 }
 
@@ -343,8 +343,7 @@ void Pipeline::close(bool drain) {
 Claim::Claim(std::shared_ptr<Pipeline> pipeline, ring::Unit unit)
     : pipeline_(std::move(pipeline)), unit_(unit) {}
 
-Claim::Claim(Claim&& other) noexcept
-    : pipeline_(std::move(other.pipeline_)), unit_(other.unit_) {}
+Claim::Claim(Claim&& other) noexcept : pipeline_(std::move(other.pipeline_)), unit_(other.unit_) {}
 
 Claim& Claim::operator=(Claim&& other) noexcept {
   if (this != &other) {

@@ -51,8 +51,8 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
   Pipeline(const Pipeline&) = delete;
   Pipeline& operator=(const Pipeline&) = delete;
 
-  /// Claims room for `rows` samples with these input shapes (ignored when shapes are static), waiting
-  /// until `deadline` (0: not at all). Throws FullError, ClosedError.
+  /// Claims room for `rows` samples with these input shapes (ignored when shapes are static),
+  /// waiting until `deadline` (0: not at all). Throws FullError, ClosedError.
   Claim claim(std::uint32_t rows, const std::vector<Shape>& shapes, ring::Nanoseconds deadline);
 
   /// The same without counting a refusal: nothing when there is no room by the deadline.
@@ -83,8 +83,8 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
   bool cancel(const std::shared_ptr<Request>& request);
 
   /// Refuses new requests; with `drain` all accepted ones are answered first, else those not yet
-  /// launched end as closed. Ends the threads, so it must not be called on one of them. May be called
-  /// again, by several threads at once, too.
+  /// launched end as closed. Ends the threads, so it must not be called on one of them. May be
+  /// called again, by several threads at once, too.
   void close(bool drain);
 
   bool closed() const { return closed_.load(std::memory_order_acquire); }

@@ -9,12 +9,11 @@ namespace {
 
 std::atomic<std::uint32_t> generation{0};
 
-[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] { generation.fetch_add(1); });
+[[maybe_unused]] const int registered =
+    pthread_atfork(nullptr, nullptr, [] { generation.fetch_add(1); });
 
 }  // namespace
 
-std::uint32_t process_generation() {
-  return generation.load(std::memory_order_relaxed);
-}
+std::uint32_t process_generation() { return generation.load(std::memory_order_relaxed); }
 
 }  // namespace trtinfer::pipeline

@@ -79,11 +79,11 @@ class Request {
   std::vector<OutputTensor> outputs;
   ring::Nanoseconds arrival = 0, deadline = ring::kNever;
   std::atomic<ring::Nanoseconds> launched_at{0};
-  std::uint32_t wait_word = 0;             ///< which of the pipeline's words its caller sleeps on
-  std::shared_ptr<Notifier> notifier;      ///< null: a caller waits for it in a call; given up at
-                                           ///< the end, since the notifier then holds the request
-  std::shared_ptr<void> cookie;            ///< the notifier's reader's; the core never looks at it
-  std::shared_ptr<void> payload;           ///< inputs, then outputs, of an opaque request; likewise
+  std::uint32_t wait_word = 0;         ///< which of the pipeline's words its caller sleeps on
+  std::shared_ptr<Notifier> notifier;  ///< null: a caller waits for it in a call; given up at
+                                       ///< the end, since the notifier then holds the request
+  std::shared_ptr<void> cookie;        ///< the notifier's reader's; the core never looks at it
+  std::shared_ptr<void> payload;       ///< inputs, then outputs, of an opaque request; likewise
 
   /// Requests now alive in the process; a leak test looks at it.
   static std::int64_t alive() { return alive_.load(std::memory_order_relaxed); }

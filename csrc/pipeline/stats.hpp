@@ -9,15 +9,15 @@
 
 namespace trtinfer::pipeline {
 
-/// Everything a pipeline counts. accepted = completed + failed + expired + cancelled + closed + those
-/// still pending; rejected requests (ring full) were never accepted. Thread-safe.
+/// Everything a pipeline counts. accepted = completed + failed + expired + cancelled + closed +
+/// those still pending; rejected requests (ring full) were never accepted. Thread-safe.
 struct Stats {
   explicit Stats(std::uint32_t max_batch_size)
       : batch_sizes(max_batch_size + 1), batch_compute(max_batch_size + 1) {
     // One histogram for each power of two, shared by the sizes that round up to it.
     for (std::uint32_t size = 1; size <= max_batch_size; ++size) {
-      const std::uint32_t bucket = std::bit_ceil(size) < max_batch_size ? std::bit_ceil(size)
-                                                                        : max_batch_size;
+      const std::uint32_t bucket =
+          std::bit_ceil(size) < max_batch_size ? std::bit_ceil(size) : max_batch_size;
       if (batch_compute[bucket] == nullptr) batch_compute[bucket] = std::make_shared<Histogram>();
       batch_compute[size] = batch_compute[bucket];
     }

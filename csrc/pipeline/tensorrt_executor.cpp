@@ -8,11 +8,10 @@
 
 namespace trtinfer::pipeline {
 
-TensorRtExecutor::TensorRtExecutor(
-    const std::vector<BucketEngine>& engines,
-    std::shared_ptr<const preprocess::GpuPreprocessor> preprocessor,
-    std::vector<TensorSpec> inputs, std::vector<TensorSpec> outputs,
-    const TensorRtExecutorOptions& options)
+TensorRtExecutor::TensorRtExecutor(const std::vector<BucketEngine>& engines,
+                                   std::shared_ptr<const preprocess::GpuPreprocessor> preprocessor,
+                                   std::vector<TensorSpec> inputs, std::vector<TensorSpec> outputs,
+                                   const TensorRtExecutorOptions& options)
     : preprocessor_(std::move(preprocessor)),
       inputs_(std::move(inputs)),
       outputs_(std::move(outputs)),
@@ -140,9 +139,8 @@ void TensorRtExecutor::scatter(const Batch& batch, const Lane& lane) const {
 void TensorRtExecutor::run(const Batch& batch) {
   const cuda::CurrentDevice device(options_.device);
   Lane& lane = lanes_[batch.lane];
-  Bucket& bucket = *std::find_if(lane.buckets.begin(), lane.buckets.end(), [&](const Bucket& b) {
-    return b.rows() >= batch.rows;
-  });
+  Bucket& bucket = *std::find_if(lane.buckets.begin(), lane.buckets.end(),
+                                 [&](const Bucket& b) { return b.rows() >= batch.rows; });
   if (preprocessor_ != nullptr) {
     if (lane.images->send(batch, bucket.rows(), lane.stream)) {
       lane.stream.synchronize();

@@ -27,9 +27,9 @@ struct BucketEngine {
 };
 
 /// Runs batches with TensorRT: an engine, an execution context and a CUDA graph per batch size
-/// (bucket); a batch is padded up to the next bucket. Neighbouring slots cross in one transfer. With
-/// a preprocessor the units are images (H, W, 3), uint8, of which only the needed window crosses.
-/// Slots should be pinned memory, or the driver stages every transfer.
+/// (bucket); a batch is padded up to the next bucket. Neighbouring slots cross in one transfer.
+/// With a preprocessor the units are images (H, W, 3), uint8, of which only the needed window
+/// crosses. Slots should be pinned memory, or the driver stages every transfer.
 class TensorRtExecutor : public Executor {
  public:
   /// `engines` in ascending order of size. Captures every graph, so that the first batch of a size

@@ -28,7 +28,8 @@ bool Arena::allocate(std::uint32_t slot, std::uint64_t bytes) {
   unit.arena_bytes = bytes;
   unit.older = header_.arena_newest;
   unit.newer = kNone;
-  (header_.arena_newest == kNone ? header_.arena_oldest : slots_[header_.arena_newest].newer) = slot;
+  (header_.arena_newest == kNone ? header_.arena_oldest : slots_[header_.arena_newest].newer) =
+      slot;
   header_.arena_newest = slot;
   header_.arena_head = offset + bytes;
   return true;

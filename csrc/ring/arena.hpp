@@ -6,13 +6,15 @@
 
 namespace trtinfer::ring {
 
-/// Byte offsets of the shared arena, handed out in ring order and given back in any order; the space
-/// before the oldest live block is free. Borrows the region; not thread-safe (the ring's lock).
+/// Byte offsets of the shared arena, handed out in ring order and given back in any order; the
+/// space before the oldest live block is free. Borrows the region; not thread-safe (the ring's
+/// lock).
 class Arena {
  public:
   Arena(Header& header, Slot* slots) : header_(header), slots_(slots) {}
 
-  /// Reserves `bytes` (rounded up to kAlignment) for the unit at `slot`; false when there is no room.
+  /// Reserves `bytes` (rounded up to kAlignment) for the unit at `slot`; false when there is no
+  /// room.
   bool allocate(std::uint32_t slot, std::uint64_t bytes);
 
   /// Gives the block of the unit at `slot` back; nothing happens when it has none.

@@ -36,8 +36,7 @@ inline void futex_wait(std::atomic<std::uint32_t>& word, std::uint32_t expected,
     until.tv_nsec = deadline % 1'000'000'000;
     timeout = &until;
   }
-  syscall(SYS_futex, &word, FUTEX_WAIT_BITSET, expected, timeout, nullptr,
-          FUTEX_BITSET_MATCH_ANY);
+  syscall(SYS_futex, &word, FUTEX_WAIT_BITSET, expected, timeout, nullptr, FUTEX_BITSET_MATCH_ANY);
 }
 
 /// Wakes up to `count` sleepers of `word`.

@@ -26,13 +26,13 @@ enum class SlotState : std::uint32_t { kFree, kClaimed, kPublished, kTaken };
 /// One place of the ring. A claim of n slots is a unit: its first slot carries the fields below.
 struct Slot {
   SlotState state;
-  std::uint32_t count;            ///< slots of the unit, in its first slot
-  std::uint32_t next, previous;   ///< neighbours in the list of published units
-  std::uint32_t newer, older;     ///< neighbours in order of arena allocation
+  std::uint32_t count;           ///< slots of the unit, in its first slot
+  std::uint32_t next, previous;  ///< neighbours in the list of published units
+  std::uint32_t newer, older;    ///< neighbours in order of arena allocation
   std::int32_t priority;
-  std::uint64_t sequence;         ///< running number of the claim
-  std::uint64_t shape_key;        ///< only units with equal keys share a batch
-  std::uint64_t arena_offset;     ///< bytes; meaningful while arena_bytes > 0
+  std::uint64_t sequence;      ///< running number of the claim
+  std::uint64_t shape_key;     ///< only units with equal keys share a batch
+  std::uint64_t arena_offset;  ///< bytes; meaningful while arena_bytes > 0
   std::uint64_t arena_bytes;
   Nanoseconds arrival, deadline;
 };
@@ -52,9 +52,9 @@ struct Header {
   std::uint32_t cursor;  ///< where the next claim starts to look
   std::uint32_t free_slots;
   std::atomic<std::uint32_t> published_slots;  ///< written under the mutex, read anywhere
-  std::uint32_t with_deadline;  ///< published units that can expire
-  std::uint32_t taken_units;    ///< taken and not yet released
-  std::uint32_t idle_lanes;     ///< one bit a lane
+  std::uint32_t with_deadline;                 ///< published units that can expire
+  std::uint32_t taken_units;                   ///< taken and not yet released
+  std::uint32_t idle_lanes;                    ///< one bit a lane
   std::uint32_t all_lanes;
   std::uint32_t closed;
   std::uint32_t nonempty;  ///< one bit a priority

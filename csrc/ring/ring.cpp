@@ -16,8 +16,7 @@ std::size_t slots_offset() { return (sizeof(Header) + kCacheLine - 1) / kCacheLi
 
 void* allocate_region(std::uint32_t capacity) {
   const std::size_t bytes = slots_offset() + sizeof(Slot) * capacity;
-  void* region =
-      std::aligned_alloc(kCacheLine, (bytes + kCacheLine - 1) / kCacheLine * kCacheLine);
+  void* region = std::aligned_alloc(kCacheLine, (bytes + kCacheLine - 1) / kCacheLine * kCacheLine);
   if (region == nullptr) throw std::bad_alloc();
   return region;
 }

@@ -38,12 +38,12 @@ enum class ClaimStatus { kClaimed, kFull, kClosed };
 
 /// What `take` hands to a lane. Reused from batch to batch, so that it allocates only once.
 struct TakenBatch {
-  std::uint32_t lane = kNone;    ///< kNone: nothing to run
-  std::uint32_t samples = 0;     ///< sum of the units' counts
-  std::vector<Unit> units;       ///< in slot order, so that neighbours are contiguous in memory
-  std::vector<Unit> expired;     ///< past their deadline: never run; the taker releases them too
-  Nanoseconds retry_at = kNever; ///< when an unripe batch (max_delay) ripens
-  bool more = false;             ///< units are left for another lane that is idle
+  std::uint32_t lane = kNone;     ///< kNone: nothing to run
+  std::uint32_t samples = 0;      ///< sum of the units' counts
+  std::vector<Unit> units;        ///< in slot order, so that neighbours are contiguous in memory
+  std::vector<Unit> expired;      ///< past their deadline: never run; the taker releases them too
+  Nanoseconds retry_at = kNever;  ///< when an unripe batch (max_delay) ripens
+  bool more = false;              ///< units are left for another lane that is idle
 };
 
 /// Counts at one moment.
@@ -79,8 +79,8 @@ class Ring {
   /// Returns whether there is a batch to run. Expired units are taken out in any case.
   bool take(TakenBatch& batch, Nanoseconds now);
 
-  /// Ends the batch of `lane`. Without `continues` (the caller will not take again), a sleeping lane
-  /// thread is woken when units are waiting.
+  /// Ends the batch of `lane`. Without `continues` (the caller will not take again), a sleeping
+  /// lane thread is woken when units are waiting.
   void finish(std::uint32_t lane, bool continues);
 
   /// Refuses claims and publications from now on and wakes all that wait.

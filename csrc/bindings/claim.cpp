@@ -1,0 +1,99 @@
+#include "bindings/claim.hpp"
+
+#include <algorithm>
+
+#include "bindings/errors.hpp"
+#include "bindings/notifier.hpp"
+#include "bindings/register.hpp"
+#include "bindings/unlocked.hpp"
+
+namespace py = pybind11;
+
+namespace trtinfer::bindings {
+
+using pipeline::Outcome;
+using pipeline::Pipeline;
+using pipeline::Request;
+using ring::kNever;
+using ring::Nanoseconds;
+
+Nanoseconds deadline_from(Nanoseconds arrival, std::optional<double> timeout) {
+  if (!timeout) return kNever;
+  const double limit = static_cast<double>(kNever - arrival) * 1e-9;
+  if (*timeout >= limit) return kNever;
+  return arrival + static_cast<Nanoseconds>(std::max(*timeout, 0.0) * 1e9);
+}
+
+py::dict wait_for(const std::shared_ptr<Pipeline>& pipeline, const Layout& layout,
+                  const std::shared_ptr<Request>& request) {
+  {
+    const Unlocked unlocked;
+    pipeline->wait(request);
+  }
+  if (request->outcome() != Outcome::kCompleted) {
+    set_error(outcome_error(*request));
+    throw py::error_already_set();
+  }
+  return layout.outputs(*request);
+}
+
+py::dict ClaimHandle::inputs() const {
+  check_held();
+  return layout_->views(pipeline_, claim_, has_batch_axis_);
+}
+
+PendingRequest ClaimHandle::submit(const Delivery& delivery) {
+  const std::shared_ptr<Request> request = publish(delivery, true);
+  if (request->deadline != kNever) pipeline_->watch_deadline(request);
+  return {pipeline_, request};
+}
+
+py::dict ClaimHandle::infer(const Delivery& delivery) {
+  const std::shared_ptr<Request> request = publish(delivery, false);
+  return wait_for(pipeline_, *layout_, request);
+}
+
+void ClaimHandle::check_held() const {
+  if (!claim_.held()) {
+    raise_error("InputError", "the slot was already published or released: claim another one");
+  }
+}
+
+std::shared_ptr<Request> ClaimHandle::publish(const Delivery& delivery, bool wake) {
+  check_held();
+  auto request = pipeline_->make_request(claim_.rows(), has_batch_axis_);
+  request->deadline = deadline_from(request->arrival, delivery.timeout);
+  request->notifier = delivery.notifier;
+  if (delivery.notifier) {
+    request->cookie = NotifierHandle::make_cookie(delivery.cookie, layout_);
+  }
+  pipeline_->publish(std::move(claim_), request, 0, delivery.priority, wake);
+  return request;
+}
+
+void register_claim(py::module_& m) {
+  py::class_<PendingRequest>(m, "PendingRequest")
+      .def("cancel", &PendingRequest::cancel)
+      .def_property_readonly("running", &PendingRequest::running);
+
+  py::class_<ClaimHandle>(m, "Claim")
+      .def_property_readonly("inputs", &ClaimHandle::inputs)
+      .def_property_readonly("held", &ClaimHandle::held)
+      .def("release", &ClaimHandle::release)
+      .def(
+          "submit",
+          [](ClaimHandle& self, const NotifierHandle& notifier, py::object cookie,
+             std::optional<double> timeout, int priority) {
+            return self.submit({notifier.get(), std::move(cookie), timeout, priority});
+          },
+          py::arg("notifier"), py::arg("cookie"), py::arg("timeout") = py::none(),
+          py::arg("priority") = 0)
+      .def(
+          "infer",
+          [](ClaimHandle& self, std::optional<double> timeout, int priority) {
+            return self.infer({nullptr, py::none(), timeout, priority});
+          },
+          py::arg("timeout") = py::none(), py::arg("priority") = 0);
+}
+
+}  // namespace trtinfer::bindings

@@ -1,0 +1,66 @@
+// Requests and claims that Python holds on to.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <memory>
+#include <optional>
+
+#include "bindings/layout.hpp"
+#include "pipeline/notifier.hpp"
+#include "pipeline/pipeline.hpp"
+
+namespace trtinfer::bindings {
+
+/// When a request that arrived then has to be answered; a timeout is in seconds.
+ring::Nanoseconds deadline_from(ring::Nanoseconds arrival, std::optional<double> timeout);
+
+/// Waits without the GIL for a request's end; returns its outputs, or raises what ended it.
+pybind11::dict wait_for(const std::shared_ptr<pipeline::Pipeline>& pipeline, const Layout& layout,
+                        const std::shared_ptr<pipeline::Request>& request);
+
+/// A request that Python holds on to while it is under way.
+struct PendingRequest {
+  std::shared_ptr<pipeline::Pipeline> pipeline;
+  std::shared_ptr<pipeline::Request> request;
+
+  bool cancel() const { return pipeline->cancel(request); }
+  bool running() const { return request->launched && !request->done(); }
+};
+
+/// What publishing needs beside the inputs. Without a notifier the caller waits for the answer.
+struct Delivery {
+  std::shared_ptr<pipeline::Notifier> notifier;
+  pybind11::object cookie;
+  std::optional<double> timeout;
+  int priority = 0;
+  bool on_loop = false;  ///< from an event loop: never wait for room, and leave waking to `wake`
+};
+
+/// A claimed unit in Python's hands. Used with the GIL held.
+class ClaimHandle {
+ public:
+  ClaimHandle(std::shared_ptr<pipeline::Pipeline> pipeline, std::shared_ptr<const Layout> layout,
+              pipeline::Claim claim, bool has_batch_axis)
+      : pipeline_(std::move(pipeline)),
+        layout_(std::move(layout)),
+        claim_(std::move(claim)),
+        has_batch_axis_(has_batch_axis) {}
+
+  pybind11::dict inputs() const;
+  PendingRequest submit(const Delivery& delivery);
+  pybind11::dict infer(const Delivery& delivery);
+  void release() { claim_.release(); }
+  bool held() const { return claim_.held(); }
+
+ private:
+  void check_held() const;
+  std::shared_ptr<pipeline::Request> publish(const Delivery& delivery, bool wake);
+
+  std::shared_ptr<pipeline::Pipeline> pipeline_;
+  std::shared_ptr<const Layout> layout_;
+  pipeline::Claim claim_;
+  bool has_batch_axis_;
+};
+
+}  // namespace trtinfer::bindings

@@ -1,0 +1,75 @@
+// Python face of pipeline::Pipeline.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "bindings/claim.hpp"
+#include "bindings/layout.hpp"
+#include "bindings/stats.hpp"
+#include "pipeline/pipeline.hpp"
+
+namespace trtinfer::bindings {
+
+/// A pipeline and the layout of its tensors. Used with the GIL held.
+class PipelineHandle {
+ public:
+  PipelineHandle(std::shared_ptr<pipeline::Pipeline> pipeline, std::shared_ptr<const Layout> layout)
+      : pipeline_(std::move(pipeline)), layout_(std::move(layout)) {}
+
+  /// None when `x` does not fit as it is; the explaining path in Python is then asked.
+  pybind11::object infer(pybind11::handle x, std::optional<double> timeout, int priority);
+  pybind11::object submit(pybind11::handle x, const Delivery& delivery);
+
+  ClaimHandle claim(std::uint32_t rows, bool has_batch_axis,
+                    const std::vector<pipeline::Shape>& shapes, std::optional<double> timeout);
+
+  /// The same for values that no slot can hold.
+  pybind11::object infer_object(pybind11::object inputs, std::optional<double> timeout,
+                                int priority);
+  PendingRequest submit_object(pybind11::object inputs, const Delivery& delivery);
+
+  void close(bool drain);
+  bool closed() const { return pipeline_->closed(); }
+  void wake() { pipeline_->wake(); }
+  pybind11::dict stats() const { return stats_of(*pipeline_); }
+
+ private:
+  using RequestPtr = std::shared_ptr<pipeline::Request>;
+
+  RequestPtr make_request(const ParsedInputs& parsed, std::optional<double> timeout);
+
+  /// All parts find room now, or none is published. No claim is held while waiting for another: two
+  /// large requests that did would wait for each other.
+  void publish_at_once(const ParsedInputs& parsed, const RequestPtr& request,
+                       const Delivery& delivery);
+
+  /// The first part waits for room until then; with `wake`, nobody leads the batch of a lone part.
+  void publish_in_turn(const ParsedInputs& parsed, const RequestPtr& request,
+                       ring::Nanoseconds until, int priority, bool wake);
+
+  /// The parts of a large request wait for room, since it frees itself as they run.
+  void publish_rest(const ParsedInputs& parsed, const RequestPtr& request, int priority);
+
+  pipeline::Claim claim_part(const ParsedInputs& parsed, std::uint32_t first,
+                             ring::Nanoseconds until);
+
+  /// A refusal that is not counted.
+  std::optional<pipeline::Claim> try_claim_part(const ParsedInputs& parsed, std::uint32_t first,
+                                                ring::Nanoseconds until);
+
+  /// For an event loop: it comes again off the loop if there is no room, so that is no refusal yet.
+  pipeline::Claim claim_part_on_loop(const ParsedInputs& parsed, std::uint32_t first);
+
+  pipeline::Claim claim_rows(std::uint32_t rows, const std::vector<pipeline::Shape>& shapes,
+                             ring::Nanoseconds until);
+  RequestPtr publish_object(pybind11::object inputs, const Delivery& delivery);
+
+  std::shared_ptr<pipeline::Pipeline> pipeline_;
+  std::shared_ptr<const Layout> layout_;
+};
+
+}  // namespace trtinfer::bindings

@@ -1,0 +1,61 @@
+#include "bindings/stats.hpp"
+
+#include <utility>
+
+namespace py = pybind11;
+
+namespace trtinfer::bindings {
+namespace {
+
+py::dict quantiles(const pipeline::Histogram& histogram) {
+  const std::uint64_t count = histogram.count();
+  py::dict result;
+  result["count"] = count;
+  result["mean"] =
+      count == 0 ? 0.0 : static_cast<double>(histogram.sum()) * 1e-9 / static_cast<double>(count);
+  for (const auto& [name, quantile] :
+       {std::pair{"p50", 0.5}, {"p90", 0.9}, {"p99", 0.99}, {"p99.9", 0.999}, {"max", 1.0}}) {
+    result[name] = static_cast<double>(histogram.quantile(quantile)) * 1e-9;
+  }
+  return result;
+}
+
+}  // namespace
+
+py::dict stats_of(pipeline::Pipeline& pipeline) {
+  pipeline::Stats& stats = pipeline.stats();
+  const ring::Occupancy occupancy = pipeline.occupancy();
+  py::dict result;
+  for (const auto& [name, counter] : {std::pair{"accepted", &stats.accepted},
+                                      {"completed", &stats.completed},
+                                      {"failed", &stats.failed},
+                                      {"expired", &stats.expired},
+                                      {"cancelled", &stats.cancelled},
+                                      {"closed", &stats.closed},
+                                      {"rejected", &stats.rejected},
+                                      {"batches", &stats.batches},
+                                      {"samples", &stats.samples},
+                                      {"retried", &stats.retried}}) {
+    result[name] = counter->load();
+  }
+  result["queue_length"] = occupancy.published;
+  result["free_slots"] = occupancy.free;
+  result["batches_in_flight"] = occupancy.lanes_busy;
+  py::dict sizes, compute;
+  for (std::size_t size = 1; size < stats.batch_sizes.size(); ++size) {
+    if (const std::uint64_t count = stats.batch_sizes[size].load()) sizes[py::int_(size)] = count;
+    const bool last_of_bucket = size + 1 == stats.batch_sizes.size() ||
+                                stats.batch_compute[size] != stats.batch_compute[size + 1];
+    if (last_of_bucket && stats.batch_compute[size]->count() > 0) {
+      compute[py::int_(size)] = quantiles(*stats.batch_compute[size]);
+    }
+  }
+  result["batch_sizes"] = sizes;
+  result["batch_compute"] = compute;
+  result["queue"] = quantiles(stats.queue);
+  result["compute"] = quantiles(stats.compute);
+  result["total"] = quantiles(stats.total);
+  return result;
+}
+
+}  // namespace trtinfer::bindings
