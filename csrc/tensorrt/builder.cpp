@@ -1,6 +1,9 @@
 #include "tensorrt/builder.hpp"
 
 #include <algorithm>
+#include <set>
+#include <string>
+#include <utility>
 
 #include "tensorrt/error.hpp"
 #include "tensorrt/handshake.hpp"
@@ -65,35 +68,48 @@ void Builder::parse_file(const std::string& path) {
 }
 
 void Builder::check_parsed(bool parsed, std::uint64_t mark) const {
-  const std::string errors = parser_errors();
-  if (!errors.empty())
-    throw Error("TensorRT " + library_.version_text() + " refuses the model: " + errors);
-  if (!parsed) {
-    throw Error(library_.logger().explain(
-        "TensorRT " + library_.version_text() + " refuses the model", mark));
+  const std::string what = "TensorRT " + library_.version_text() + " refuses the model";
+  const std::vector<ParserError> errors = parser_errors();
+  if (!errors.empty()) {
+    std::string text = what;
+    for (std::size_t i = 0; i < errors.size(); ++i) {
+      text += (i == 0 ? ": " : "; ") + errors[i].where + errors[i].description;
+    }
+    // The log repeats each of them, and has what led to them: a file that is not there, say.
+    for (const std::string& logged : library_.logger().errors_since(mark)) {
+      const bool repeated =
+          std::any_of(errors.begin(), errors.end(), [&](const ParserError& error) {
+            return logged.find(error.description) != std::string::npos;
+          });
+      if (!repeated) text += "; " + logged;
+    }
+    throw Error(text);
   }
+  if (!parsed) throw Error(library_.logger().explain(what, mark));
   // An empty file is parsed without complaint.
   if (abi().network.output_count(network_.get()) < 1) throw Error("the ONNX model has no outputs");
 }
 
-std::string Builder::parser_errors() const {
+std::vector<Builder::ParserError> Builder::parser_errors() const {
   const std::int32_t count = abi().parser.error_count(parser_.get());
   const ParserErrorMethods& call = abi().parser_error;
-  std::string text;
+  std::vector<ParserError> errors;
   for (std::int32_t i = 0; i < std::min(count, kMaxErrors); ++i) {
     void* error = abi().parser.get_error(parser_.get(), i);
     if (error == nullptr) continue;
-    if (!text.empty()) text += "; ";
     const std::string operation = to_text(call.node_operator(error));
     const std::string name = to_text(call.node_name(error));
+    std::string where;
     if (call.node(error) >= 0 && !operation.empty()) {
-      text += "node " + std::to_string(call.node(error)) + " (" + operation +
+      where = "node " + std::to_string(call.node(error)) + " (" + operation +
               (name.empty() ? "" : " '" + name + "'") + "): ";
     }
-    text += to_text(call.description(error));
+    errors.push_back({std::move(where), to_text(call.description(error))});
   }
-  if (count > kMaxErrors) text += "; and " + std::to_string(count - kMaxErrors) + " more";
-  return text;
+  if (count > kMaxErrors) {
+    errors.push_back({"and ", std::to_string(count - kMaxErrors) + " more errors"});
+  }
+  return errors;
 }
 
 IoTensor Builder::describe(void* tensor, bool is_input) const {
@@ -179,7 +195,23 @@ void Builder::set_target(void* config, const BuildOptions& options) const {
   }
 }
 
+void Builder::check_shapes(const BuildOptions& options) const {
+  std::set<std::string> inputs;
+  for (const IoTensor& tensor : tensors()) {
+    if (!tensor.is_input) continue;
+    inputs.insert(tensor.name);
+    const bool open = std::count(tensor.shape.begin(), tensor.shape.end(), -1) > 0;
+    if (open && options.shapes.count(tensor.name) == 0) {
+      throw Error("input " + tensor.name + " has open dimensions, but its shapes are not given");
+    }
+  }
+  for (const auto& [name, range] : options.shapes) {
+    if (inputs.count(name) == 0) throw Error("the model has no input named " + name);
+  }
+}
+
 void Builder::add_profile(void* config, const BuildOptions& options) const {
+  check_shapes(options);
   if (options.shapes.empty()) return;
   const ProfileMethods& call = abi().profile;
   const std::uint64_t mark = library_.logger().mark();

@@ -59,13 +59,19 @@ class Builder {
   BuildResult build(const BuildOptions& options) const;
 
  private:
+  struct ParserError {
+    std::string where;  // "node 3 (Conv 'name'): ", or nothing
+    std::string description;
+  };
+
   Object create_config(const BuildOptions& options) const;
   void set_target(void* config, const BuildOptions& options) const;
+  void check_shapes(const BuildOptions& options) const;
   void add_profile(void* config, const BuildOptions& options) const;
   Object add_timing_cache(void* config, const BuildOptions& options) const;
   std::optional<HostMemory> timing_cache_of(void* config) const;
   void check_parsed(bool parsed, std::uint64_t mark) const;
-  std::string parser_errors() const;
+  std::vector<ParserError> parser_errors() const;
   IoTensor describe(void* tensor, bool is_input) const;
   const Abi& abi() const { return library_.abi(); }
 

@@ -42,20 +42,15 @@ std::uint64_t Logger::mark() const {
   return kept_;
 }
 
-std::string Logger::errors_since(std::uint64_t mark) const {
+std::vector<std::string> Logger::errors_since(std::uint64_t mark) const {
   const std::lock_guard lock(mutex_);
   const std::size_t fresh = std::min<std::uint64_t>(kept_ - mark, messages_.size());
-  std::vector<const std::string*> errors;
+  std::vector<std::string> errors;
   for (std::size_t i = messages_.size() - fresh; i < messages_.size(); ++i) {
-    if (messages_[i].severity <= Severity::kError) errors.push_back(&messages_[i].text);
+    if (messages_[i].severity <= Severity::kError) errors.push_back(messages_[i].text);
   }
   if (errors.size() > kErrors) errors.erase(errors.begin(), errors.end() - kErrors);
-  std::string joined;
-  for (const std::string* error : errors) {
-    if (!joined.empty()) joined += "; ";
-    joined += *error;
-  }
-  return joined;
+  return errors;
 }
 
 std::vector<Message> Logger::drain() {
@@ -65,10 +60,11 @@ std::vector<Message> Logger::drain() {
   return {messages_.end() - static_cast<std::ptrdiff_t>(fresh), messages_.end()};
 }
 
-std::string Logger::explain(std::string what, std::uint64_t mark,
-                            const std::string& otherwise) const {
-  const std::string errors = errors_since(mark);
-  return std::move(what) + ": " + (errors.empty() ? otherwise : errors);
+std::string Logger::explain(std::string what, std::uint64_t mark) const {
+  const std::vector<std::string> errors = errors_since(mark);
+  if (errors.empty()) return what + ": TensorRT does not say why";
+  for (std::size_t i = 0; i < errors.size(); ++i) what += (i == 0 ? ": " : "; ") + errors[i];
+  return what;
 }
 
 }  // namespace trtinfer::tensorrt

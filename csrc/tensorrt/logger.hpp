@@ -32,16 +32,14 @@ class Logger {
   /// How many messages were kept so far; what errors_since() takes.
   std::uint64_t mark() const;
 
-  /// The errors after `mark`, joined; empty when there were none. Messages of calls that ran at the
-  /// same time in other threads are among them.
-  std::string errors_since(std::uint64_t mark) const;
+  /// The latest errors after `mark`, those of calls that ran at the same time in other threads too.
+  std::vector<std::string> errors_since(std::uint64_t mark) const;
 
   /// The messages since the last drain(), as far as they are still kept.
   std::vector<Message> drain();
 
-  /// "`what`: `errors`", or "`what`: `otherwise`" when nothing was logged since `mark`.
-  std::string explain(std::string what, std::uint64_t mark,
-                      const std::string& otherwise = "TensorRT does not say why") const;
+  /// "`what`: " and the errors since `mark`.
+  std::string explain(std::string what, std::uint64_t mark) const;
 
  private:
   static void log(void* interface, Severity severity, const char* text) noexcept;
