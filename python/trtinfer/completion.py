@@ -90,13 +90,14 @@ class FutureCompleter:
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
-                    self._thread = threading.Thread(
+                    thread = threading.Thread(
                         target=_complete_futures,
                         args=(self._notifier,),
                         name="trtinfer-completion",
                         daemon=True,
                     )
-                    self._thread.start()
+                    thread.start()
+                    self._thread = thread  # never seen before it is started: `stop` joins it
         return self._notifier
 
     def stop(self) -> None:
