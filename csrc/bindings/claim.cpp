@@ -1,5 +1,7 @@
 #include "bindings/claim.hpp"
 
+#include <pybind11/stl.h>
+
 #include <algorithm>
 
 #include "bindings/errors.hpp"
