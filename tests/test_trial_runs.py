@@ -74,3 +74,27 @@ def test_many_dimensions_that_vary_stay_small() -> None:
     finally:
         tracemalloc.stop()
     assert peak < 64 << 20
+
+
+def test_a_declared_output_shape_may_lie() -> None:
+    """ONNX Runtime alone only warns of a shape that is not the declared one."""
+    nonzero = models.build(
+        [helper.make_node("NonZero", ["x"], ["y"])],
+        [models.tensor("x", [1, 4])],
+        [models.tensor("y", [2, 9], INT64)],
+    )
+    with trtinfer.Session(nonzero, backend="onnxruntime") as session:
+        got = session.infer(np.array([[1, 0, 1, 0]], np.float32))
+    np.testing.assert_array_equal(got["y"], [[0, 0], [0, 2]])
+
+
+def test_an_output_shape_that_cannot_be_tried_may_lie() -> None:
+    reshape = models.build(
+        [helper.make_node("Reshape", ["x", "shape"], ["y"])],
+        [models.tensor("x", ["k", 5]), models.tensor("shape", [2], INT64)],
+        [models.tensor("y", [2, 3])],
+    )
+    x = np.arange(10, dtype=np.float32).reshape(2, 5)
+    with trtinfer.Session(reshape, backend="onnxruntime") as session:
+        got = session.infer({"x": x, "shape": np.array([10, 1])})
+    np.testing.assert_array_equal(got["y"], x.reshape(10, 1))

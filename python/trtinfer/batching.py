@@ -79,15 +79,26 @@ def find_batch_axis(native: _core.OnnxRuntimeModel, batched: bool | None) -> Bat
     return declared
 
 
-def cost_of_one(native: _core.OnnxRuntimeModel, axis: BatchAxis) -> float | None:
-    """Return the seconds of a run with one row (of a whole run without batch axis).
+@dataclass(frozen=True)
+class Trial:
+    """A run on invented inputs, of one row if the model is batched.
 
-    Returns:
-        None if the model fails on invented inputs.
+    Attributes:
+        seconds: How long it takes.
+        shapes: Of the outputs, whole.
     """
-    rows = (axis.fixed or 1) if axis.batched else None
-    inputs = _accepted_inputs(native, rows)
-    return None if inputs is None else _median_seconds(native, inputs)
+
+    seconds: float
+    shapes: list[tuple[int, ...]]
+
+
+def try_one(native: _core.OnnxRuntimeModel, axis: BatchAxis) -> Trial | None:
+    """Run the model on one row; None if it fails on invented inputs."""
+    accepted = _invent(native, (axis.fixed or 1) if axis.batched else None)
+    if accepted is None:
+        return None
+    inputs, outputs = accepted
+    return Trial(_median_seconds(native, inputs), [array.shape for array in outputs])
 
 
 def find_merge_limit(native: _core.OnnxRuntimeModel, axis: BatchAxis, max_batch_size: int) -> int:
@@ -101,12 +112,12 @@ def find_merge_limit(native: _core.OnnxRuntimeModel, axis: BatchAxis, max_batch_
     started = time.perf_counter()
     best, size, per_sample = 1, 1, math.inf
     while size <= max_batch_size and time.perf_counter() - started < _SEARCH_SECONDS:
-        inputs = _accepted_inputs(native, size)
-        if inputs is None and size == 1:
+        accepted = _invent(native, size)
+        if accepted is None and size == 1:
             return max_batch_size  # nothing is known
-        if inputs is None:
+        if accepted is None:
             break
-        cost = _median_seconds(native, inputs) / size
+        cost = _median_seconds(native, accepted[0]) / size
         if cost < _WORTHWHILE * per_sample:
             best, per_sample = size, cost
         elif size > 2 * best:
@@ -141,17 +152,16 @@ def _rows_are_independent(native: _core.OnnxRuntimeModel, axis: BatchAxis) -> bo
     rows = axis.fixed or 2
     if rows == 1:
         return True
-    first = _accepted_inputs(native, rows, seed=0)
-    other = _accepted_inputs(native, rows, seed=1)
-    if first is None or other is None:
+    one, two = _invent(native, rows, seed=0), _invent(native, rows, seed=1)
+    if one is None or two is None:
         return False
-    expected = _try_run(native, first)
+    (first, expected), (other, _) = one, two
     for kept in (0, rows - 1):
         mixed = [array.copy() for array in other]
         for array, row in zip(mixed, first, strict=True):
             array[kept] = row[kept]
         got = _try_run(native, mixed)
-        if expected is None or got is None:
+        if got is None:
             return False
         for a, b in zip(expected, got, strict=True):
             if a.ndim == 0 or a.shape[0] != rows or a.shape != b.shape:
@@ -170,14 +180,15 @@ def _close(a: Array, b: Array) -> bool:
 # --- Trial runs -------------------------------------------------------------------------------
 
 
-def _accepted_inputs(
+def _invent(
     native: _core.OnnxRuntimeModel, rows: int | None, seed: int = 0
-) -> list[Array] | None:
-    """Invent inputs that the model accepts; None: there is no saying what it takes."""
+) -> tuple[list[Array], list[Array]] | None:
+    """Return inputs that the model accepts, and its outputs; None: none were found."""
     for integers in _TRIAL_INTEGERS:
         inputs = _invented_inputs(native, rows, integers, seed)
-        if _try_run(native, inputs) is not None:
-            return inputs
+        outputs = _try_run(native, inputs)
+        if outputs is not None:
+            return inputs, outputs
         if all(array.dtype.kind not in "iu" for array in inputs):
             break
     return None

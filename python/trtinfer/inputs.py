@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from trtinfer.errors import InputError
-from trtinfer.types import Array, TensorInfo
+from trtinfer.types import Array, TensorInfo, fits
 
 #: A shape for the only input, or one for each input by name.
 Shapes = tuple[int, ...] | Mapping[str, tuple[int, ...]]
@@ -71,7 +71,7 @@ class InputReader:
         shapes = []
         for info in self._infos:
             given = _dimensions(shape[info.name])
-            if not _fits(given, self._sample(info)):
+            if not fits(given, self._sample(info)):
                 raise InputError(f"the shape {given} does not fit {self._sample(info)} of {info}")
             shapes.append([1, *given] if self._batched else list(given))
         return shapes
@@ -107,8 +107,8 @@ class InputReader:
             )
         array = np.asarray(array, dtype=info.dtype, order="C")
         sample = self._sample(info)
-        several = self._batched and array.ndim > 0 and _fits(array.shape[1:], sample)
-        if not several and not _fits(array.shape, sample):
+        several = self._batched and array.ndim > 0 and fits(array.shape[1:], sample)
+        if not several and not fits(array.shape, sample):
             wanted = f"{sample} for one sample or {(-1, *sample)} for several"
             raise InputError(
                 f"the input {info.name!r} takes the shape {wanted if self._batched else sample} "
@@ -128,12 +128,6 @@ class InputReader:
         if len(rows) > 1:
             shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
             raise InputError(f"the inputs differ in their number of samples: {shapes}")
-
-
-def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    return len(shape) == len(wanted) and all(
-        w in (-1, s) for s, w in zip(shape, wanted, strict=True)
-    )
 
 
 def _dimensions(shape: object) -> tuple[int, ...]:

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from trtinfer import _core
-from trtinfer.batching import BatchAxis, cost_of_one, find_batch_axis, find_merge_limit
+from trtinfer.batching import BatchAxis, Trial, find_batch_axis, find_merge_limit, try_one
 from trtinfer.errors import ModelError
 from trtinfer.preprocess import Recipe
-from trtinfer.types import DTYPES, PACKED_TYPES, TensorInfo
+from trtinfer.types import DTYPES, PACKED_TYPES, TensorInfo, fits
 
 #: A model whose lone run is quicker than this gains nothing from ONNX Runtime's own threads.
 _SMALL_MODEL_SECONDS = 200e-6
@@ -115,11 +115,11 @@ def open_model(
             raise ModelError("a recipe needs a model with one float image input")
         return _open_objects(native, run, sizes)
     axis = find_batch_axis(native, batched)
-    cost = cost_of_one(native, axis)
-    if intra_op_threads is None and cost is not None and cost < _SMALL_MODEL_SECONDS:
+    trial = try_one(native, axis)
+    if intra_op_threads is None and trial is not None and trial.seconds < _SMALL_MODEL_SECONDS:
         threads = 1
         native = _load(source, threads)
-    return _open_tensors(native, sizes, recipe, axis, threads)
+    return _open_tensors(native, sizes, recipe, axis, trial, threads)
 
 
 def _load(source: str | bytes, threads: int) -> _core.OnnxRuntimeModel:
@@ -140,11 +140,23 @@ def _tensors(values: Sequence[_core.OnnxRuntimeValueInfo], batched: bool) -> lis
     ]
 
 
+def _output_tensors(
+    native: _core.OnnxRuntimeModel, axis: BatchAxis, trial: Trial | None
+) -> list[_Tensor]:
+    """Describe the outputs; a declared shape may lie: unless a run confirmed it, any will do."""
+    tensors = _tensors(native.outputs, axis.batched)
+    for i, value in enumerate(native.outputs):
+        if trial is None or not fits(trial.shapes[i], tuple(value.shape)):
+            tensors[i] = (*tensors[i][:3], [-1])
+    return tensors
+
+
 def _open_tensors(
     native: _core.OnnxRuntimeModel,
     sizes: RingSizes,
     recipe: Recipe | None,
     axis: BatchAxis,
+    trial: Trial | None,
     threads: int,
 ) -> OpenModel:
     if not axis.batched:
@@ -167,7 +179,7 @@ def _open_tensors(
         preprocessor,
         requests,
         model_inputs,
-        _tensors(native.outputs, axis.batched),
+        _output_tensors(native, axis, trial),
         axis.fixed,
         axis.batched,
         capacity=max(sizes.capacity, max_batch_size),

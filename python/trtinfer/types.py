@@ -78,3 +78,10 @@ class TensorInfo:
         """Return ``name: dtype[dim, dim]`` with ``?`` for dimensions that vary."""
         dims = ", ".join("?" if dim < 0 else str(dim) for dim in self.shape)
         return f"{self.name}: {self.dtype}[{dims}]"
+
+
+def fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Return whether a shape is the wanted one, where -1 stands for any size."""
+    return len(shape) == len(wanted) and all(
+        w in (-1, s) for s, w in zip(shape, wanted, strict=True)
+    )
