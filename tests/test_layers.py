@@ -34,6 +34,7 @@ MODULE_ORDER = [
     "ring",
     "completion",
     "batching",
+    "backend",
     "onnxruntime_backend",
     "tensorrt_library",
     "precision",

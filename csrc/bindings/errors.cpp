@@ -1,5 +1,7 @@
 #include "bindings/errors.hpp"
 
+#include <pybind11/gil_safe_call_once.h>
+
 #include <cstdio>
 #include <exception>
 
@@ -12,7 +14,12 @@ namespace py = pybind11;
 namespace trtinfer::bindings {
 
 py::object make_error(const char* name, const std::string& message) {
-  return py::module_::import("trtinfer.errors").attr(name)(message);
+  // Imported once: an import runs Python code, in which a daemon thread may be ended as the
+  // interpreter ends, by unwinding our frames.
+  PYBIND11_CONSTINIT static py::gil_safe_call_once_and_store<py::module_> errors;
+  return errors.call_once_and_store_result([] { return py::module_::import("trtinfer.errors"); })
+      .get_stored()
+      .attr(name)(message);
 }
 
 void set_error(const py::object& error) {

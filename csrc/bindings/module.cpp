@@ -10,6 +10,7 @@ PYBIND11_MODULE(_core, m) {
   trtinfer::bindings::register_onnxruntime(m);
   trtinfer::bindings::register_tensorrt(m);
   trtinfer::bindings::register_notifier(m);
+  trtinfer::bindings::register_executors(m);
   trtinfer::bindings::register_claim(m);
   trtinfer::bindings::register_pipeline(m);
 }

@@ -6,9 +6,10 @@
 
 #include "bindings/errors.hpp"
 #include "bindings/notifier.hpp"
-#include "bindings/open_pipeline.hpp"
 #include "bindings/register.hpp"
+#include "bindings/tensors.hpp"
 #include "bindings/unlocked.hpp"
+#include "cuda/error.hpp"
 #include "pipeline/own_thread.hpp"
 #include "pipeline/process.hpp"
 
@@ -176,10 +177,50 @@ std::shared_ptr<Request> PipelineHandle::publish_object(py::object inputs,
   return request;
 }
 
+namespace {
+
+ring::RingOptions ring_options(const py::kwargs& options) {
+  ring::RingOptions result;
+  result.capacity = options["capacity"].cast<std::uint32_t>();
+  result.arena_bytes = options["arena_bytes"].cast<std::uint64_t>();
+  result.lanes = options["lanes"].cast<std::uint32_t>();
+  result.max_batch_size = options["max_batch_size"].cast<std::uint32_t>();
+  result.merge_limit = options["merge_limit"].cast<std::uint32_t>();
+  result.max_delay = static_cast<Nanoseconds>(options["max_delay"].cast<double>() * 1e9);
+  return result;
+}
+
+// A lane may want the GIL to finish its batch, so it is never held while the pipeline ends.
+void destroy_unlocked(Pipeline* pipeline) {
+  if (Py_IsInitialized() != 0 && PyGILState_Check() != 0) {
+    const Unlocked unlocked;
+    delete pipeline;
+  } else {
+    delete pipeline;
+  }
+}
+
+PipelineHandle open_pipeline(std::shared_ptr<pipeline::Executor> executor,
+                             const std::vector<TensorTuple>& inputs,
+                             const std::vector<TensorTuple>& outputs, bool has_rows,
+                             const py::kwargs& options) {
+  try {
+    std::shared_ptr<Pipeline> native(
+        new Pipeline(std::move(executor), make_specs(inputs), ring_options(options)),
+        &destroy_unlocked);
+    return {std::move(native),
+            std::make_shared<const Layout>(make_tensors(inputs), make_tensors(outputs), has_rows)};
+  } catch (const cuda::Error& error) {
+    raise_error("BackendError", error.what());
+  }
+}
+
+}  // namespace
+
 void register_pipeline(py::module_& m) {
   py::class_<PipelineHandle>(m, "Pipeline")
-      .def_static("onnxruntime", &open_onnxruntime)
-      .def_static("objects", &open_objects)
+      .def(py::init(&open_pipeline), py::arg("executor"), py::arg("inputs"), py::arg("outputs"),
+           py::arg("has_rows"))
       .def("infer", &PipelineHandle::infer, py::arg("x"), py::arg("timeout") = py::none(),
            py::arg("priority") = 0)
       .def(

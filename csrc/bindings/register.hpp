@@ -11,6 +11,7 @@ void register_preprocess(pybind11::module_& m);
 void register_onnxruntime(pybind11::module_& m);
 void register_tensorrt(pybind11::module_& m);
 void register_notifier(pybind11::module_& m);
+void register_executors(pybind11::module_& m);
 void register_claim(pybind11::module_& m);
 void register_pipeline(pybind11::module_& m);
 

@@ -22,7 +22,6 @@ struct OnnxRuntimeExecutorOptions {
   Batching batching = Batching::kDynamic;
   std::uint32_t fixed_batch = 0;  ///< size of the first axis when kFixed
   std::uint32_t lanes = 1;
-  std::uint32_t max_batch_size = 1;
 };
 
 /// Runs batches with ONNX Runtime on the CPU. Neighbouring slots are handed over where they lie;

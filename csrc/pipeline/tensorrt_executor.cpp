@@ -9,14 +9,12 @@
 namespace trtinfer::pipeline {
 
 TensorRtExecutor::TensorRtExecutor(const std::vector<BucketEngine>& engines,
-                                   std::shared_ptr<const preprocess::GpuPreprocessor> preprocessor,
-                                   std::vector<TensorSpec> inputs, std::vector<TensorSpec> outputs,
+                                   const preprocess::Recipe* recipe, std::vector<TensorSpec> inputs,
+                                   std::vector<TensorSpec> outputs,
                                    const TensorRtExecutorOptions& options)
-    : preprocessor_(std::move(preprocessor)),
-      inputs_(std::move(inputs)),
-      outputs_(std::move(outputs)),
-      options_(options) {
+    : inputs_(std::move(inputs)), outputs_(std::move(outputs)), options_(options) {
   const cuda::CurrentDevice device(options_.device);
+  if (recipe != nullptr) preprocessor_ = std::make_unique<preprocess::GpuPreprocessor>(*recipe);
   lanes_ = std::vector<Lane>(options.lanes);
   for (Lane& lane : lanes_) open_lane(lane, engines);
 }

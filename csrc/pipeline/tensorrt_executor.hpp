@@ -28,14 +28,13 @@ struct BucketEngine {
 
 /// Runs batches with TensorRT: an engine, an execution context and a CUDA graph per batch size
 /// (bucket); a batch is padded up to the next bucket. Neighbouring slots cross in one transfer.
-/// With a preprocessor the units are images (H, W, 3), uint8, of which only the needed window
+/// With a recipe the units are images (H, W, 3), uint8, of which only the needed window
 /// crosses. Slots should be pinned memory, or the driver stages every transfer.
 class TensorRtExecutor : public Executor {
  public:
   /// `engines` in ascending order of size. Captures every graph, so that the first batch of a size
   /// is as quick as the last. Throws ExecutionError, cuda::Error, tensorrt::Error.
-  TensorRtExecutor(const std::vector<BucketEngine>& engines,
-                   std::shared_ptr<const preprocess::GpuPreprocessor> preprocessor,
+  TensorRtExecutor(const std::vector<BucketEngine>& engines, const preprocess::Recipe* recipe,
                    std::vector<TensorSpec> inputs, std::vector<TensorSpec> outputs,
                    const TensorRtExecutorOptions& options);
   ~TensorRtExecutor() override;
@@ -73,7 +72,7 @@ class TensorRtExecutor : public Executor {
   void wait(const Lane& lane) const;
   void scatter(const Batch& batch, const Lane& lane) const;
 
-  std::shared_ptr<const preprocess::GpuPreprocessor> preprocessor_;
+  std::unique_ptr<const preprocess::GpuPreprocessor> preprocessor_;
   std::vector<TensorSpec> inputs_, outputs_;  // of the model, without batch axis
   TensorRtExecutorOptions options_;
   std::vector<Lane> lanes_;

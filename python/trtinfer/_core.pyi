@@ -250,7 +250,51 @@ class Notifier:
     def wait(self) -> bool: ...
     def stop(self) -> None: ...
 
-# bindings/pipeline.cpp
+# bindings/executors.cpp
+
+_Tensor = tuple[str, int, np.dtype[Any], list[int]]
+
+class Executor: ...
+
+class ObjectExecutor(Executor):
+    def __init__(self, function: Callable[[Any], Any]) -> None: ...
+
+class OnnxRuntimeExecutor(Executor):
+    def __init__(
+        self,
+        model: OnnxRuntimeModel,
+        preprocessor: HostPreprocessor | None,
+        inputs: Sequence[_Tensor],
+        outputs: Sequence[_Tensor],
+        batching: tuple[bool, int],
+        lanes: int,
+    ) -> None: ...
+
+class TensorRtExecutor(Executor):
+    def __init__(
+        self,
+        engines: Sequence[tuple[int, TensorRtEngine]],
+        recipe: Recipe | None,
+        inputs: Sequence[_Tensor],
+        outputs: Sequence[_Tensor],
+        *,
+        device: int,
+        lanes: int,
+        spin: float,
+        cache: TensorRtRuntimeCache | None,
+    ) -> None: ...
+
+class FallbackExecutor(Executor):
+    def __init__(
+        self,
+        first: Executor,
+        make_second: Callable[[], Executor],
+        report: Callable[[str], None],
+    ) -> None: ...
+    @property
+    def has_failed(self) -> bool: ...
+
+# bindings/claim.cpp, bindings/pipeline.cpp
 
 class PendingRequest:
     def cancel(self) -> bool: ...
@@ -271,19 +315,14 @@ class Claim:
     ) -> dict[str, npt.NDArray[Any]]: ...
 
 class Pipeline:
-    @staticmethod
-    def onnxruntime(
-        model: OnnxRuntimeModel,
-        preprocessor: HostPreprocessor | None,
-        requests: Sequence[tuple[str, int, np.dtype[Any], list[int]]],
-        model_inputs: Sequence[tuple[str, int, np.dtype[Any], list[int]]],
-        outputs: Sequence[tuple[str, int, np.dtype[Any], list[int]]],
-        fixed_batch: int,
-        batched: bool,
+    def __init__(
+        self,
+        executor: Executor,
+        inputs: Sequence[_Tensor],
+        outputs: Sequence[_Tensor],
+        has_rows: bool,
         **options: float,
-    ) -> Pipeline: ...
-    @staticmethod
-    def objects(function: Callable[[Any], Any], **options: float) -> Pipeline: ...
+    ) -> None: ...
     def infer(
         self, x: object, timeout: float | None = None, priority: int = 0
     ) -> dict[str, npt.NDArray[Any]] | None: ...

@@ -48,7 +48,7 @@ class BatchAxis:
     fixed: int = 0
 
 
-_NO_BATCH_AXIS = BatchAxis(batched=False)
+NO_BATCH_AXIS = BatchAxis(batched=False)
 
 
 def find_batch_axis(native: _core.OnnxRuntimeModel, batched: bool | None) -> BatchAxis:
@@ -62,7 +62,7 @@ def find_batch_axis(native: _core.OnnxRuntimeModel, batched: bool | None) -> Bat
         ModelError: ``batched`` is true, but the declared shapes do not agree.
     """
     if batched is False:
-        return _NO_BATCH_AXIS
+        return NO_BATCH_AXIS
     declared = _declared_batch_axis(native)
     if batched is True:
         if not declared.batched:
@@ -75,7 +75,7 @@ def find_batch_axis(native: _core.OnnxRuntimeModel, batched: bool | None) -> Bat
             "or the model cannot be tried): requests run one at a time; batched=True or False "
             "decides it"
         )
-        return _NO_BATCH_AXIS
+        return NO_BATCH_AXIS
     return declared
 
 
@@ -137,14 +137,14 @@ def _declared_batch_axis(native: _core.OnnxRuntimeModel) -> BatchAxis:
     """Read the batch axis off the declared shapes; they may lie, so the caller checks."""
     values = _values(native)
     if not native.inputs or any(not value.shape for value in values):
-        return _NO_BATCH_AXIS
+        return NO_BATCH_AXIS
     sizes = {value.shape[0] for value in values}
     if sizes == {-1}:
         symbols = {value.symbols[0] for value in native.inputs}
         return BatchAxis(batched=len(symbols) == 1)
     if len(sizes) == 1 and min(sizes) > 0:
         return BatchAxis(batched=True, fixed=sizes.pop())
-    return _NO_BATCH_AXIS
+    return NO_BATCH_AXIS
 
 
 def _rows_are_independent(native: _core.OnnxRuntimeModel, axis: BatchAxis) -> bool:

@@ -8,56 +8,30 @@ core: one request at a time, behind the same ring.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import glob
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from trtinfer import _core
-from trtinfer.batching import BatchAxis, Trial, find_batch_axis, find_merge_limit, try_one
+from trtinfer.backend import ModelTensors, OpenModel, RingSizes, model_tensors, open_pipeline
+from trtinfer.batching import (
+    NO_BATCH_AXIS,
+    BatchAxis,
+    Trial,
+    find_batch_axis,
+    find_merge_limit,
+    try_one,
+)
 from trtinfer.errors import ModelError
 from trtinfer.preprocess import Recipe
 from trtinfer.types import DTYPES, PACKED_TYPES, TensorInfo, fits
 
 #: A model whose lone run is quicker than this gains nothing from ONNX Runtime's own threads.
 _SMALL_MODEL_SECONDS = 200e-6
-
-
-@dataclass(frozen=True)
-class RingSizes:
-    """The sizes of a session's ring: see `trtinfer.Session` for their meaning."""
-
-    max_batch_size: int = 64
-    max_delay: float = 0.0
-    capacity: int = 1024
-    max_inflight: int = 2
-    arena_bytes: int = 256 << 20
-
-
-@dataclass(frozen=True)
-class OpenModel:
-    """A model that is ready to run behind a ring.
-
-    Attributes:
-        pipeline: The native pipeline.
-        inputs: The model's inputs, as requests bring them.
-        outputs: The model's outputs.
-        batched: Whether the first axis is a batch axis.
-        has_tensors: Whether all values are numeric tensors of whole bytes, held in slots.
-        metadata: Custom metadata of the ONNX file.
-    """
-
-    pipeline: _core.Pipeline
-    inputs: tuple[TensorInfo, ...]
-    outputs: tuple[TensorInfo, ...]
-    batched: bool
-    has_tensors: bool
-    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 @functools.cache
@@ -128,27 +102,31 @@ def _load(source: str | bytes, threads: int) -> _core.OnnxRuntimeModel:
     return _core.OnnxRuntimeModel(library_path(), source, threads, 1, {})
 
 
-# --- Opening ----------------------------------------------------------------------------------
+def open_executor(
+    native: _core.OnnxRuntimeModel,
+    tensors: ModelTensors,
+    recipe: Recipe | None,
+    *,
+    threads: int,
+    lanes: int,
+) -> _core.OnnxRuntimeExecutor:
+    """Return what runs batches of an open model, on ``threads`` threads each."""
+    preprocessor = None if recipe is None else _core.HostPreprocessor(recipe.native, threads)
+    batching = (tensors.axis.batched, tensors.axis.fixed)
+    return _core.OnnxRuntimeExecutor(
+        native, preprocessor, tensors.inputs, tensors.outputs, batching, lanes
+    )
 
-_Tensor = tuple[str, int, "np.dtype[Any]", list[int]]
 
-
-def _tensors(values: Sequence[_core.OnnxRuntimeValueInfo], batched: bool) -> list[_Tensor]:
-    return [
-        (v.name, v.element_type, DTYPES[v.element_type], v.shape[1:] if batched else v.shape)
-        for v in values
+def _confirmed(
+    tensors: ModelTensors, native: _core.OnnxRuntimeModel, trial: Trial | None
+) -> ModelTensors:
+    """Let an output have any shape, unless a run confirmed the declared one: it may lie."""
+    outputs = [
+        tensor if trial and fits(trial.shapes[i], tuple(value.shape)) else (*tensor[:3], [-1])
+        for i, (tensor, value) in enumerate(zip(tensors.outputs, native.outputs, strict=True))
     ]
-
-
-def _output_tensors(
-    native: _core.OnnxRuntimeModel, axis: BatchAxis, trial: Trial | None
-) -> list[_Tensor]:
-    """Describe the outputs; a declared shape may lie: unless a run confirmed it, any will do."""
-    tensors = _tensors(native.outputs, axis.batched)
-    for i, value in enumerate(native.outputs):
-        if trial is None or not fits(trial.shapes[i], tuple(value.shape)):
-            tensors[i] = (*tensors[i][:3], [-1])
-    return tensors
+    return dataclasses.replace(tensors, outputs=outputs)
 
 
 def _open_tensors(
@@ -159,53 +137,19 @@ def _open_tensors(
     trial: Trial | None,
     threads: int,
 ) -> OpenModel:
-    if not axis.batched:
-        max_batch_size = merge_limit = 1
-    else:
-        max_batch_size = axis.fixed or sizes.max_batch_size
-        merge_limit = find_merge_limit(native, axis, max_batch_size)
-    model_inputs = _tensors(native.inputs, axis.batched)
-    requests, inputs = model_inputs, tuple(TensorInfo.of(value) for value in native.inputs)
-    preprocessor = None
-    if recipe is not None:
-        _check_recipe(recipe, inputs, axis)
-        model_inputs = [(*model_inputs[0][:3], list(recipe.fixed_output_shape or ()))]
-        preprocessor = _core.HostPreprocessor(recipe.native, threads)
-        requests = [(inputs[0].name, 2, np.dtype(np.uint8), [-1, -1, 3])]
-        inputs = (TensorInfo(inputs[0].name, np.dtype(np.uint8), (-1, -1, 3)),)
-    varies = any(dim < 0 for _, _, _, shape in requests for dim in shape)
-    pipeline = _core.Pipeline.onnxruntime(
-        native,
-        preprocessor,
-        requests,
-        model_inputs,
-        _output_tensors(native, axis, trial),
-        axis.fixed,
+    tensors = _confirmed(model_tensors(native, axis, recipe), native, trial)
+    limit = find_merge_limit(native, axis, sizes.max_batch_size) if axis.batched else 1
+    lanes = max(1, min(sizes.max_inflight, available_cores() // threads))
+    executor = open_executor(native, tensors, recipe, threads=threads, lanes=lanes)
+    pipeline = open_pipeline(executor, tensors, sizes, lanes=lanes, merge_limit=axis.fixed or limit)
+    return OpenModel(
+        pipeline,
+        tensors.request_infos,
+        tensors.output_infos,
         axis.batched,
-        capacity=max(sizes.capacity, max_batch_size),
-        arena_bytes=sizes.arena_bytes if varies else 0,
-        lanes=max(1, min(sizes.max_inflight, available_cores() // threads)),
-        max_batch_size=max_batch_size,
-        merge_limit=merge_limit,
-        max_delay=sizes.max_delay,
+        has_tensors=True,
+        metadata=native.metadata,
     )
-    outputs = tuple(TensorInfo.of(value) for value in native.outputs)
-    return OpenModel(pipeline, inputs, outputs, axis.batched, True, native.metadata)
-
-
-def _check_recipe(recipe: Recipe, inputs: tuple[TensorInfo, ...], axis: BatchAxis) -> None:
-    if len(inputs) != 1 or len(inputs[0].shape) != 4 or not axis.batched:
-        found = ", ".join(map(str, inputs))
-        raise ModelError(
-            f"a recipe needs a model with one N x C x H x W input, this one has {found}"
-        )
-    made, wanted = recipe.fixed_output_shape, inputs[0].shape[1:]
-    if made is None:
-        raise ModelError("the recipe's output size depends on the image: give it a crop")
-    if any(w not in (-1, m) for w, m in zip(wanted, made, strict=True)):
-        raise ModelError(f"the recipe makes {made} tensors, but the model's input is {inputs[0]}")
-    if np.dtype(recipe.dtype) != inputs[0].dtype:
-        raise ModelError(f"the recipe makes {recipe.dtype}, but the model's input is {inputs[0]}")
 
 
 _ObjectRun = Callable[[dict[str, Any]], dict[str, Any]]
@@ -245,15 +189,8 @@ def _direct_run(native: _core.OnnxRuntimeModel, inputs: dict[str, Any]) -> dict[
 
 
 def _open_objects(native: _core.OnnxRuntimeModel, run: _ObjectRun, sizes: RingSizes) -> OpenModel:
-    pipeline = _core.Pipeline.objects(
-        run,
-        capacity=sizes.capacity,
-        arena_bytes=0,
-        lanes=1,
-        max_batch_size=1,
-        merge_limit=1,
-        max_delay=0.0,
-    )
     inputs = tuple(TensorInfo.of(value) for value in native.inputs)
     outputs = tuple(TensorInfo.of(value) for value in native.outputs)
+    opaque = ModelTensors(NO_BATCH_AXIS, [], [], [], inputs, outputs)
+    pipeline = open_pipeline(_core.ObjectExecutor(run), opaque, sizes, lanes=1)
     return OpenModel(pipeline, inputs, outputs, False, False, native.metadata)

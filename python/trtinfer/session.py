@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TypeVar, cast
 
 from trtinfer import _core, images, onnxruntime_backend
+from trtinfer.backend import RingSizes
 from trtinfer.completion import FutureCompleter, InferenceFuture, LoopCompleter
 from trtinfer.errors import BackendError, InputError, QueueFullError
 from trtinfer.inputs import InputReader, Shapes
@@ -93,9 +94,7 @@ class Session:
         self._recipe = Recipe.named(preprocess) if isinstance(preprocess, str) else preprocess
         opened = onnxruntime_backend.open_model(
             model,
-            onnxruntime_backend.RingSizes(
-                max_batch_size, max_delay, capacity, max_inflight, arena_bytes
-            ),
+            RingSizes(max_batch_size, max_delay, capacity, max_inflight, arena_bytes),
             self._recipe,
             batched=batched,
             intra_op_threads=intra_op_threads,
