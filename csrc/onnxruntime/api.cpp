@@ -1,7 +1,11 @@
 #include "onnxruntime/api.hpp"
 
 #include <dlfcn.h>
+#include <pthread.h>
+#include <unistd.h>
 
+#include <cstdio>
+#include <cstdlib>
 #include <stdexcept>
 
 namespace trtinfer::onnxruntime {
@@ -14,6 +18,13 @@ struct ApiBase {
 };
 
 constexpr int kLogErrors = 3;
+
+/// ONNX Runtime's threads do not exist in a forked child, and its static destructors wait for one
+/// of them for ever (seen in 1.32): a child leaves before they run.
+void leave_child(int status, void*) {
+  std::fflush(nullptr);
+  ::_exit(status);
+}
 
 }  // namespace
 
@@ -29,6 +40,7 @@ Api::Api(const std::string& path) : path_(path) {
     throw std::runtime_error("ONNX Runtime " + version_ + " is too old: 1.11 or newer is needed");
   }
   call(Entry::kCreateEnv, kLogErrors, "trtinfer", &environment_);
+  ::pthread_atfork(nullptr, nullptr, [] { ::on_exit(leave_child, nullptr); });
 }
 
 const Api& Api::load(const std::string& path) {
