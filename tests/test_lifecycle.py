@@ -518,6 +518,7 @@ def test_a_child_that_leaves_through_the_interpreter_ends_cleanly():
         """
         import os, warnings
         warnings.simplefilter("ignore", DeprecationWarning)
+        faulthandler.cancel_dump_traceback_later()  # its thread would be missing in the child
         futures = [keep_busy(session), session.submit(ONE, timeout=60)]
         pid = os.fork()
         if pid == 0:
