@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from trtinfer.errors import TrtInferError
+
+#: How the name of a file ends that is being written, or whose writer died.
+UNFINISHED = ".unfinished"
 
 
 def folder() -> Path:
@@ -50,19 +55,35 @@ def store(name: str, data: bytes) -> Path:
     path = folder() / name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, unfinished = tempfile.mkstemp(prefix=f".{name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(unfinished, 0o644)
-            os.replace(unfinished, path)
-        except BaseException:
-            os.unlink(unfinished)
-            raise
+        write(path, [data], 0o644)
     except OSError as error:
         raise TrtInferError(
             f"cannot write {path}: {error.strerror}; set TRTINFER_CACHE to a writable folder"
         ) from error
     return path
+
+
+def write(path: Path, parts: Iterable[bytes], mode: int) -> None:
+    """Writes a file whole or not at all, in place of one that is there.
+
+    Args:
+        path: Of the file, in a folder that exists.
+        parts: Its contents, one after the other.
+        mode: Its permissions.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    handle, unfinished = tempfile.mkstemp(UNFINISHED, f".{path.name}.", path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            for part in parts:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(unfinished, mode)
+        os.replace(unfinished, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(unfinished)
+        raise
