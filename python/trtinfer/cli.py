@@ -1,4 +1,4 @@
-"""The command line: `trtinfer classify` and `trtinfer info`.
+"""The command line: `trtinfer classify`, `trtinfer build` and `trtinfer info`.
 
 A command is one function that adds its arguments to a parser and returns what runs it; its name and
 the first line of its docstring are what the user sees.
@@ -11,11 +11,22 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
-from trtinfer import _core, info
+from trtinfer import _core, default_model, info, tensorrt_library
+from trtinfer.backend import RingSizes
+from trtinfer.buckets import bucket_sizes
+from trtinfer.build_options import BuildOptions
+from trtinfer.build_target import parse_capability
 from trtinfer.classifier import Answer, Classifier
-from trtinfer.errors import TrtInferError
+from trtinfer.errors import ModelError, TrtInferError
+from trtinfer.model_description import ModelDescription, describe
+from trtinfer.model_source import ModelSource
+from trtinfer.plan_cache import PlanCache
+from trtinfer.plans import Plan, PlanBuilder, build_plans, write_plans
+from trtinfer.precision import PRECISIONS
+from trtinfer.preprocess import Recipe
 
 Run: TypeAlias = Callable[[argparse.Namespace], int]
 
@@ -36,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("trtinfer", description="Low-latency inference.")
     parser.add_argument("--version", action="version", version=f"trtinfer {_core.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (classify, show_info):
+    for command in (classify, build, show_info):
         summary = (command.__doc__ or "").splitlines()[0]
         name = command.__name__.removeprefix("show_")
         child = commands.add_parser(name, help=summary, description=summary)
@@ -64,6 +75,34 @@ def classify(parser: argparse.ArgumentParser) -> Run:
     parser.add_argument("--backend", default="auto", choices=["auto", "tensorrt", "onnxruntime"])
     _add_format(parser)
     return _classify
+
+
+def build(parser: argparse.ArgumentParser) -> Run:
+    """Build TensorRT's plans of a model ahead of time."""
+    parser.add_argument("model", nargs="?", help="ONNX model (default: EfficientNet-Lite0)")
+    parser.add_argument("--max-batch-size", type=int, metavar="N", help="(default: 64)")
+    parser.add_argument("--buckets", metavar="1,8,64", help="batch sizes (default: 1, 2, 4, ...)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="(default: fp32)")
+    parser.add_argument("--recipe", metavar="NAME", help="gives the image size if it varies")
+    parser.add_argument(
+        "--dimension",
+        action="append",
+        default=[],
+        metavar="INPUT:AXIS=MIN,OPT,MAX",
+        help="sizes of what varies beside the batch",
+    )
+    parser.add_argument("--workspace", type=int, default=0, metavar="BYTES", help="scratch memory")
+    parser.add_argument("--optimization-level", type=int, default=-1, metavar="N", help="0 to 5")
+    parser.add_argument(
+        "--compute-capability",
+        action="append",
+        default=[],
+        metavar="X.Y",
+        help="GPU to build for, as 8.9 (default: the one at hand); TensorRT for RTX only",
+    )
+    parser.add_argument("--tensorrt", metavar="PATH", help="library or its folder")
+    parser.add_argument("--output", metavar="DIR", help="write plan files, and no cache")
+    return _build
 
 
 def show_info(parser: argparse.ArgumentParser) -> Run:
@@ -141,6 +180,68 @@ def _printable(text: str) -> str:
     """File names may hold bytes that the terminal's encoding does not."""
     encoding = sys.stdout.encoding or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _build(options: argparse.Namespace) -> int:
+    library = tensorrt_library.find(options.tensorrt)
+    source = ModelSource(options.model or default_model.path())
+    cache = None if options.output else PlanCache()
+    description = describe(source, cache)
+    buckets = _buckets(options, description)
+    builder = PlanBuilder(
+        library, source, description.axis, _build_options(options, description), cache
+    )
+
+    def show(plan: Plan) -> None:
+        what = f"built in {plan.seconds:.1f} s" if plan.built else "already there"
+        print(f"batch {plan.bucket}: {len(plan.data) / 1e6:.1f} MB, {what}", flush=True)
+
+    plans = build_plans(builder, buckets, show)
+    if options.output:
+        write_plans(plans, Path(options.output), f"{source.name}-{options.precision}")
+    place = options.output or (cache and cache.folder) or "no cache"
+    print(f"{builder.library_name}, GPU {builder.target.gpu}, {options.precision}: {place}")
+    return OK
+
+
+def _buckets(options: argparse.Namespace, description: ModelDescription) -> tuple[int, ...]:
+    chosen = [_whole(size) for size in options.buckets.split(",")] if options.buckets else None
+    largest = options.max_batch_size or max(chosen or [RingSizes().max_batch_size])
+    return bucket_sizes(largest, chosen, description.axis)
+
+
+def _build_options(options: argparse.Namespace, description: ModelDescription) -> BuildOptions:
+    dimensions: dict[str, dict[int, tuple[int, int, int]]] = {}
+    if options.recipe:
+        shape = Recipe.named(options.recipe).fixed_output_shape
+        if shape is None:
+            raise ModelError(f"recipe {options.recipe} gives images of every size")
+        dimensions = {name: dict(axes) for name, axes in description.dimensions_of(shape).items()}
+    for text in options.dimension:
+        name, axis, sizes = _dimension(text)
+        dimensions.setdefault(name, {})[axis] = sizes
+    return BuildOptions(
+        options.precision,
+        dimensions,
+        workspace_bytes=options.workspace,
+        optimization_level=options.optimization_level,
+        compute_capabilities=tuple(map(parse_capability, options.compute_capability)),
+    )
+
+
+def _dimension(text: str) -> tuple[str, int, tuple[int, int, int]]:
+    place, _, sizes = text.rpartition("=")
+    name, _, axis = place.rpartition(":")
+    numbers = [_whole(size) for size in sizes.split(",")]
+    if not name or len(numbers) not in (1, 3):
+        raise ValueError(f"--dimension {text} is not understood; give INPUT:AXIS=MIN,OPT,MAX")
+    return name, _whole(axis), (numbers[0], numbers[len(numbers) // 2], numbers[-1])
+
+
+def _whole(text: str) -> int:
+    if not text.strip().isdecimal():
+        raise ValueError(f"{text!r} is no whole number")
+    return int(text)
 
 
 def _show_info(options: argparse.Namespace) -> int:

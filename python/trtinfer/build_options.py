@@ -1,0 +1,59 @@
+"""How plans are built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from trtinfer.precision import PRECISIONS
+
+#: For an input and one of its axes: the smallest, the most frequent and the largest size.
+Dimensions: TypeAlias = Mapping[str, Mapping[int, tuple[int, int, int]]]
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How plans are built.
+
+    Attributes:
+        precision: `"fp32"`, `"fp16"`, `"bf16"` or `"int8-qdq"` (of a model with QuantizeLinear and
+            DequantizeLinear nodes).
+        dimensions: The sizes of what varies in the inputs beside the batch: for an input's name and
+            an axis of its whole shape, the smallest, the most frequent and the largest.
+        keep_io_types: Inputs and outputs keep the model's types whatever the precision is; else
+            they take part in it, with releases that take precision from the model only.
+        tf32: Products of fp32 numbers may be rounded to 10 bits, which is faster.
+        workspace_bytes: Limit of scratch memory; 0: TensorRT's own.
+        optimization_level: 0 to 5, the more the longer a build takes; -1: TensorRT's own.
+        compute_capabilities: GPUs to build for, as 89 for 8.9; empty: the one at hand. Others need
+            TensorRT for RTX.
+        device: Index of the GPU at hand.
+    """
+
+    precision: str = "fp32"
+    dimensions: Dimensions = field(default_factory=dict)
+    keep_io_types: bool = True
+    tf32: bool = False
+    workspace_bytes: int = 0
+    optimization_level: int = -1
+    compute_capabilities: tuple[int, ...] = ()
+    device: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what no build can take."""
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"precision is {self.precision!r}; give one of {', '.join(PRECISIONS)}"
+            )
+        if self.workspace_bytes < 0:
+            raise ValueError(f"workspace_bytes is {self.workspace_bytes}; give a number from 0")
+        if not -1 <= self.optimization_level <= 5:
+            raise ValueError(f"optimization_level is {self.optimization_level}; give 0 to 5")
+        for name, axes in self.dimensions.items():
+            for axis, sizes in axes.items():
+                if len(sizes) != 3 or not 0 < sizes[0] <= sizes[1] <= sizes[2]:
+                    raise ValueError(
+                        f"dimension {axis} of input {name} is {sizes}; give its smallest, its most "
+                        "frequent and its largest size"
+                    )
