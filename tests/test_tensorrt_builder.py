@@ -337,6 +337,20 @@ def test_quantized_model_builds(library):
     assert builder.build({"x": fixed(8, 64)})[0]
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # those of torch and ultralytics
+def test_yolov8_builds_as_ultralytics_exports_it(library, tmp_path, monkeypatch):
+    """With random weights, so that nothing is downloaded."""
+    ultralytics = pytest.importorskip("ultralytics")
+    monkeypatch.chdir(tmp_path)
+    model = ultralytics.YOLO("yolov8n-cls.yaml")
+    path = Path(model.export(format="onnx", imgsz=224, dynamic=True, simplify=False)).resolve()
+    for name in ("fp32", "fp16"):
+        builder = _core.TensorRtBuilder(library)
+        builder.parse(precision.convert(path, name))
+        assert builder.build({"images": fixed(8, 3, 224, 224)})[0]
+
+
 LIGHT_MODELS = sorted(Path(onnx.__file__).parent.glob("backend/test/data/light/light_*.onnx"))
 
 

@@ -78,7 +78,9 @@ py::tuple build(const Builder& builder, std::map<std::string, ShapeRange> shapes
   return py::make_tuple(to_bytes(result.plan), cache);
 }
 
-void* to_pointer(std::uintptr_t address) { return reinterpret_cast<void*>(address); }
+void* to_pointer(std::uintptr_t address) {
+  return reinterpret_cast<void*>(address);  // NOLINT: Python has addresses as numbers
+}
 
 void register_library(py::module_& m) {
   py::enum_<Family>(m, "TensorRtFamily")

@@ -246,12 +246,12 @@ struct Flags {
 
 /// Places in the vtables of the interfaces that we implement.
 struct CallbackSlots {
-  int log;
-  int phase_start, step_complete, phase_finish;
+  int log = 0;
+  int phase_start = 0, step_complete = 0, phase_finish = 0;
 };
 
 struct Abi {
-  Family family;
+  Family family = Family::kTensorRt10;
   RuntimeMethods runtime;
   EngineMethods engine;
   ContextMethods context;

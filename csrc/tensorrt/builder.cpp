@@ -94,6 +94,7 @@ std::vector<Builder::ParserError> Builder::parser_errors() const {
   const std::int32_t count = abi().parser.error_count(parser_.get());
   const ParserErrorMethods& call = abi().parser_error;
   std::vector<ParserError> errors;
+  errors.reserve(static_cast<std::size_t>(std::clamp(count, 0, kMaxErrors)) + 1);
   for (std::int32_t i = 0; i < std::min(count, kMaxErrors); ++i) {
     void* error = abi().parser.get_error(parser_.get(), i);
     if (error == nullptr) continue;
@@ -120,11 +121,14 @@ IoTensor Builder::describe(void* tensor, bool is_input) const {
 
 std::vector<IoTensor> Builder::tensors() const {
   const NetworkMethods& call = abi().network;
+  const std::int32_t inputs = call.input_count(network_.get());
+  const std::int32_t outputs = call.output_count(network_.get());
   std::vector<IoTensor> result;
-  for (std::int32_t i = 0; i < call.input_count(network_.get()); ++i) {
+  result.reserve(static_cast<std::size_t>(inputs) + static_cast<std::size_t>(outputs));
+  for (std::int32_t i = 0; i < inputs; ++i) {
     result.push_back(describe(call.get_input(network_.get(), i), true));
   }
-  for (std::int32_t i = 0; i < call.output_count(network_.get()); ++i) {
+  for (std::int32_t i = 0; i < outputs; ++i) {
     result.push_back(describe(call.get_output(network_.get(), i), false));
   }
   return result;

@@ -19,7 +19,7 @@ class CallbackObject {
 
   /// `owner` is what the functions given to set() get back from owner_of().
   explicit CallbackObject(void* owner) : owner_(owner) {
-    vtable_pointer_ = vtable_.slots.data();
+    vtable_pointer_ = static_cast<const void*>(vtable_.slots.data());
     fill(std::make_index_sequence<kSlots>{});
   }
   CallbackObject(const CallbackObject&) = delete;
@@ -34,7 +34,7 @@ class CallbackObject {
   void set_versioned(const char* name);
 
   /// The pointer that TensorRT gets.
-  void* interface() { return &vtable_pointer_; }
+  void* interface() { return static_cast<void*>(&vtable_pointer_); }
 
   /// The first unexpected slot that was called, -1 for none.
   int misused_slot() const { return misused_slot_.load(std::memory_order_relaxed); }

@@ -73,7 +73,8 @@ void check_vtable(const char* what, MemoryProbe& memory, const void* object,
   void* const* vtable = *static_cast<void* const* const*>(object);
   for (int slot : slots) {
     if (slot == kAbsent) continue;
-    if (!memory.readable(vtable + slot, sizeof(void*)) || !is_code(vtable[slot])) {
+    if (!memory.readable(static_cast<const void*>(vtable + slot), sizeof(void*)) ||
+        !is_code(vtable[slot])) {
       refuse(what, "slot " + std::to_string(slot) + " of its vtable holds no function");
     }
   }

@@ -54,17 +54,12 @@ Library::Library(LibraryPath where) : where_(std::move(where)), handle_(open(whe
     ::dlclose(handle_);  // else a parser loaded later could take its symbols from here
     throw;
   }
-  try {
-    create_runtime();
-    // The runtimes of TensorRT 11 and TensorRT-RTX are alike; this tells them apart.
-    const bool exports_rtx = find<void*>(handle_, kRtxExport) != nullptr;
-    if (exports_rtx != is_rtx()) {
-      throw Error(path() + " is " + (exports_rtx ? "" : "not ") +
-                  "TensorRT-RTX, but is taken for " + family_name(abi_->family));
-    }
-  } catch (const Error&) {
-    static_cast<void>(logger_.release());  // the library may keep it for ever
-    throw;
+  create_runtime();
+  // The runtimes of TensorRT 11 and TensorRT-RTX are alike; this tells them apart.
+  const bool exports_rtx = find<void*>(handle_, kRtxExport) != nullptr;
+  if (exports_rtx != is_rtx()) {
+    throw Error(path() + " is " + (exports_rtx ? "" : "not ") + "TensorRT-RTX, but is taken for " +
+                family_name(abi_.family));
   }
   load_parser();
 }
@@ -85,7 +80,7 @@ void Library::identify() {
   create_builder_ = find<CreateWithLogger>(handle_, "createInferBuilder_INTERNAL");
   if (create_runtime_ == nullptr) throw Error(path() + " has no createInferRuntime_INTERNAL");
   abi_ = abi_of(*family, version_);
-  logger_ = std::make_unique<Logger>(abi_->callbacks);
+  logger_ = new Logger(abi_.callbacks);
 }
 
 void Library::load_parser() {
@@ -120,7 +115,7 @@ Object Library::create_runtime() const {
   if (runtime == nullptr) {
     throw Error(logger_->explain("TensorRT " + version_text() + " gives no runtime", mark));
   }
-  check_runtime(*abi_, runtime, *logger_);
+  check_runtime(abi_, runtime, *logger_);
   return Object(runtime);
 }
 
@@ -131,7 +126,7 @@ Object Library::create_builder() const {
   if (builder == nullptr) {
     throw Error(logger_->explain("TensorRT " + version_text() + " gives no builder", mark));
   }
-  check_builder(*abi_, builder, *logger_);
+  check_builder(abi_, builder, *logger_);
   return Object(builder);
 }
 
@@ -141,8 +136,8 @@ ParserObject Library::create_parser(void* network) const {
   if (parser == nullptr) {
     throw Error(logger_->explain("TensorRT " + version_text() + " gives no ONNX parser", mark));
   }
-  check_parser(*abi_, parser);
-  return ParserObject(parser, DestroyParser{abi_->parser.destroy});
+  check_parser(abi_, parser);
+  return ParserObject(parser, DestroyParser{abi_.parser.destroy});
 }
 
 }  // namespace trtinfer::tensorrt

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <memory>
 #include <optional>
 #include <string>
 
@@ -32,12 +31,12 @@ class Library {
   const std::string& path() const { return where_.library; }
   int version() const { return version_; }
   std::string version_text() const;
-  bool is_rtx() const { return abi_->family == Family::kRtx1; }
+  bool is_rtx() const { return abi_.family == Family::kRtx1; }
   bool can_build() const { return create_builder_ != nullptr && create_parser_ != nullptr; }
   /// Why can_build() is false.
   const std::string& build_reason() const { return build_reason_; }
 
-  const Abi& abi() const { return *abi_; }
+  const Abi& abi() const { return abi_; }
   Logger& logger() const { return *logger_; }
 
   /// New objects, checked; they throw Error with the logger's words.
@@ -56,8 +55,8 @@ class Library {
   LibraryPath where_;
   void* handle_ = nullptr;
   int version_ = 0, parser_version_ = 0;
-  std::optional<Abi> abi_;
-  std::unique_ptr<Logger> logger_;
+  Abi abi_{};
+  Logger* logger_ = nullptr;  // never freed: TensorRT keeps it, also after a refusal
   CreateWithLogger create_runtime_ = nullptr, create_builder_ = nullptr;
   CreateParser create_parser_ = nullptr;
   std::string build_reason_;

@@ -20,7 +20,7 @@ Logger::Logger(const CallbackSlots& slots) : object_(this) {
 void Logger::log(void* interface, Severity severity, const char* text) noexcept {
   try {
     owner_of<Logger>(interface).add(severity, text);
-  } catch (const std::exception&) {  // no memory for a message is no reason to end the process
+  } catch (const std::exception&) {  // NOLINT: no memory for a message must not end the process
   }
 }
 
