@@ -1,5 +1,6 @@
 #include "tensorrt/handshake.hpp"
 
+#include <fcntl.h>
 #include <link.h>
 #include <unistd.h>
 
@@ -21,7 +22,7 @@ namespace {
 class MemoryProbe {
  public:
   MemoryProbe() {
-    if (::pipe(ends_.data()) != 0) throw Error("pipe() failed: too many open files?");
+    if (::pipe2(ends_.data(), O_CLOEXEC) != 0) throw Error("pipe2() failed: too many open files?");
   }
   ~MemoryProbe() {
     ::close(ends_[0]);
