@@ -230,6 +230,8 @@ class Session:
         """
         with self._counting_invalid():
             shapes = self._reader.claim_shapes(shape)
+            if self._recipe is not None and 0 in shapes[0]:
+                raise InputError(f"an image has pixels: the shape {shape} was received")
             claim = self._pipeline.claim(1, False, shapes, timeout)
         return Slot(claim, self._submit_claim)
 
