@@ -1,7 +1,5 @@
 #include "bindings/errors.hpp"
 
-#include <pybind11/gil_safe_call_once.h>
-
 #include <cstdio>
 #include <exception>
 
@@ -13,13 +11,16 @@ namespace py = pybind11;
 
 namespace trtinfer::bindings {
 
+namespace {
+
+// The module trtinfer.errors, held for ever. Imported when ours is: an import runs Python code, in
+// which a daemon thread may be ended as the interpreter ends, by unwinding our frames.
+py::handle errors;
+
+}  // namespace
+
 py::object make_error(const char* name, const std::string& message) {
-  // Imported once: an import runs Python code, in which a daemon thread may be ended as the
-  // interpreter ends, by unwinding our frames.
-  PYBIND11_CONSTINIT static py::gil_safe_call_once_and_store<py::module_> errors;
-  return errors.call_once_and_store_result([] { return py::module_::import("trtinfer.errors"); })
-      .get_stored()
-      .attr(name)(message);
+  return errors.attr(name)(message);
 }
 
 void set_error(const py::object& error) {
@@ -57,6 +58,7 @@ std::shared_ptr<void> hold(py::object object) {
 }
 
 void register_errors(py::module_&) {
+  errors = py::module_::import("trtinfer.errors").release();
   py::register_local_exception_translator([](std::exception_ptr raised) {
     try {
       if (raised) std::rethrow_exception(raised);
