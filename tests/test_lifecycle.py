@@ -198,12 +198,13 @@ def test_several_threads_may_close_at_once():
 
 
 def test_close_ends_the_threads():
-    before = count_threads()
+    before = set(os.listdir("/proc/self/task"))
     session = open_slow()
     session.submit(ONE, timeout=60).result(PATIENCE)
-    assert count_threads() >= before + 3  # lane, completion, timeouts
+    started = set(os.listdir("/proc/self/task")) - before
+    assert len(started) >= 3  # lane, completion, timeouts
     session.close()
-    wait_until(lambda: count_threads() <= before)
+    wait_until(lambda: not started & set(os.listdir("/proc/self/task")))
 
 
 # --- Callbacks -----------------------------------------------------------------------------------
