@@ -305,12 +305,28 @@ void Pipeline::resolve_expired(ring::TakenBatch& taken) {
   ring_.release(taken.expired);
 }
 
+bool Pipeline::spin(std::uint32_t seen, Nanoseconds until) {
+  // One lane at a time: more would take the cores from those who have work.
+  if (ring::now() >= until || spinning_.exchange(true, std::memory_order_relaxed)) return false;
+  const bool changed = ring_.work().spin(seen, until);
+  spinning_.store(false, std::memory_order_relaxed);
+  return changed;
+}
+
 void Pipeline::lane_loop() {
   mark_own_thread();
   Runner runner;
+  Nanoseconds spin_until = 0;
   while (!stopping_.load(std::memory_order_acquire)) {
     const std::uint32_t seen = ring_.work().value();
-    if (run_one(runner, true) || stopping_.load(std::memory_order_acquire)) continue;
+    if (run_one(runner, true)) {
+      spin_until = ring::now() + kSpin;
+      continue;
+    }
+    if (stopping_.load(std::memory_order_acquire) ||
+        spin(seen, std::min(spin_until, runner.taken.retry_at))) {
+      continue;
+    }
     ring_.work().wait(seen, runner.taken.retry_at);
   }
 }

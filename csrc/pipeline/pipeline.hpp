@@ -132,12 +132,16 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
   void flush();
   void lane_loop();
 
+  /// Waits a little for more work before the thread sleeps: to wake it costs more than that.
+  bool spin(std::uint32_t seen, ring::Nanoseconds until);
+
   /// The number of the batch that a request published now will probably be in. Those who wait for
   /// the same batch sleep on the same word, so that one system call wakes them all.
   std::uint32_t expected_batch() const;
   static Runner& this_threads_runner();
 
   static constexpr std::size_t kWaitWords = 64;
+  static constexpr ring::Nanoseconds kSpin = 30'000;  // about what it takes to wake a thread
   static std::atomic<std::int64_t> alive_;
 
   std::shared_ptr<Executor> executor_;
@@ -151,7 +155,7 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
   std::vector<UnitRecord> records_;
   std::array<ring::WaitWord, kWaitWords> wait_words_;
   std::atomic<std::uint32_t> forming_{0};
-  std::atomic<bool> closed_{false}, stopping_{false};
+  std::atomic<bool> closed_{false}, stopping_{false}, spinning_{false};
   std::mutex closing_;
   std::unique_ptr<Reaper> reaper_;
   std::vector<std::thread> lanes_;

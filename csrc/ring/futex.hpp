@@ -25,6 +25,15 @@ inline Nanoseconds now() {
       .count();
 }
 
+/// Tells the core that this is a loop that waits.
+inline void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
 /// Sleeps while `word` still holds `expected`, until a wake-up or `deadline`; spurious returns are
 /// possible, so callers loop. The word may lie in memory shared by processes.
 inline void futex_wait(std::atomic<std::uint32_t>& word, std::uint32_t expected,
@@ -78,6 +87,15 @@ class WaitWord {
     sleepers_.fetch_add(1, std::memory_order_seq_cst);
     if (word_.load(std::memory_order_seq_cst) == seen) futex_wait(word_, seen, deadline);
     sleepers_.fetch_sub(1, std::memory_order_relaxed);
+  }
+
+  /// Looks for a change for a while instead of sleeping; true when there was one.
+  bool spin(std::uint32_t seen, Nanoseconds until) const {
+    while (word_.load(std::memory_order_acquire) == seen) {
+      for (int i = 0; i < 32; ++i) pause();
+      if (now() >= until) return false;
+    }
+    return true;
   }
 
   void wake(int count = INT_MAX) {

@@ -120,7 +120,7 @@ def find_merge_limit(native: _core.OnnxRuntimeModel, axis: BatchAxis, max_batch_
         cost = _median_seconds(native, accepted[0]) / size
         if cost < _WORTHWHILE * per_sample:
             best, per_sample = size, cost
-        elif size > 2 * best:
+        elif best == 1 or size > 2 * best:  # later on, one miss may be noise
             break
         size = max_batch_size if size < max_batch_size < 2 * size else 2 * size
     return best
