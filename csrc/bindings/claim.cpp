@@ -26,11 +26,24 @@ Nanoseconds deadline_from(Nanoseconds arrival, std::optional<double> timeout) {
   return arrival + static_cast<Nanoseconds>(std::max(*timeout, 0.0) * 1e9);
 }
 
+namespace {
+
+// How long Ctrl-C may have to wait.
+constexpr Nanoseconds kSignalPeriod = 100'000'000;
+
+bool wait_a_while(Pipeline& pipeline, const std::shared_ptr<Request>& request) {
+  const Unlocked unlocked;
+  return pipeline.wait(request, ring::now() + kSignalPeriod);
+}
+
+}  // namespace
+
 py::dict wait_for(const std::shared_ptr<Pipeline>& pipeline, const Layout& layout,
                   const std::shared_ptr<Request>& request) {
-  {
-    const Unlocked unlocked;
-    pipeline->wait(request);
+  while (!wait_a_while(*pipeline, request)) {
+    if (PyErr_CheckSignals() == 0) continue;
+    pipeline->cancel(request);
+    throw py::error_already_set();
   }
   if (request->outcome() != Outcome::kCompleted) {
     set_error(outcome_error(*request));

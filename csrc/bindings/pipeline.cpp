@@ -87,6 +87,11 @@ std::shared_ptr<Request> PipelineHandle::make_request(const ParsedInputs& parsed
 void PipelineHandle::publish_at_once(const ParsedInputs& parsed,
                                      const std::shared_ptr<Request>& request,
                                      const Delivery& delivery) {
+  if (parsed.rows > pipeline_->capacity()) {
+    raise_error("InputError", std::to_string(parsed.rows) + " samples can never be queued in " +
+                                  std::to_string(pipeline_->capacity()) +
+                                  " slots: raise capacity=, use infer(), or send less at a time");
+  }
   std::vector<Claim> claims;
   const std::uint32_t max = pipeline_->max_batch_size();
   for (std::uint32_t first = 0; first < parsed.rows; first += max) {

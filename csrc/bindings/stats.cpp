@@ -23,6 +23,7 @@ py::dict quantiles(const pipeline::Histogram& histogram) {
 }  // namespace
 
 py::dict stats_of(pipeline::Pipeline& pipeline) {
+  pipeline.check_process();  // a lock held at the fork stays locked in the child
   pipeline::Stats& stats = pipeline.stats();
   const ring::Occupancy occupancy = pipeline.occupancy();
   py::dict result;

@@ -11,6 +11,9 @@
 
 #include "bindings/errors.hpp"
 #include "bindings/register.hpp"
+#include "bindings/unlocked.hpp"
+#include "cuda/error.hpp"
+#include "cuda/stream.hpp"
 #include "tensorrt/builder.hpp"
 #include "tensorrt/driver.hpp"
 #include "tensorrt/error.hpp"
@@ -36,19 +39,21 @@ py::bytes to_bytes(const HostMemory& memory) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
+constexpr const char* kModelError = "ModelError";
+constexpr const char* kBackendError = "BackendError";
+
 /// Runs without the GIL; an Error of TensorRT becomes the Python error of that name.
 template <typename Function>
 auto call(const char* error_name, Function&& function) {
   try {
-    const py::gil_scoped_release unlocked;
+    const Unlocked unlocked;
     return function();
   } catch (const Error& error) {
     raise_error(error_name, error.what());
+  } catch (const cuda::Error& error) {
+    raise_error(kBackendError, error.what());
   }
 }
-
-constexpr const char* kModelError = "ModelError";
-constexpr const char* kBackendError = "BackendError";
 
 ProgressCallback progress_callback(const py::object& function) {
   if (function.is_none()) return nullptr;
@@ -160,11 +165,14 @@ void register_builder(py::module_& m) {
 
 void register_engine(py::module_& m) {
   py::class_<Engine, std::shared_ptr<Engine>>(m, "TensorRtEngine")
-      .def(py::init([](const Library& library, const py::bytes& plan) {
+      .def(py::init([](const Library& library, const py::bytes& plan, int device) {
              const auto bytes = bytes_of(plan);
-             return call(kModelError, [&] { return std::make_shared<Engine>(library, bytes); });
+             return call(kModelError, [&] {
+               const cuda::CurrentDevice current(device);
+               return std::make_shared<Engine>(library, bytes);
+             });
            }),
-           py::arg("library"), py::arg("plan"))
+           py::arg("library"), py::arg("plan"), py::arg("device") = 0)
       .def_property_readonly("name", &Engine::name)
       .def_property_readonly("tensors", &Engine::tensors)
       .def_property_readonly("profile_count", &Engine::profile_count)

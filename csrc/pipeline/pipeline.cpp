@@ -127,7 +127,7 @@ Pipeline::Runner& Pipeline::this_threads_runner() {
   return runner;
 }
 
-void Pipeline::wait(const std::shared_ptr<Request>& request) {
+bool Pipeline::wait(const std::shared_ptr<Request>& request, Nanoseconds until) {
   // A batch cannot be interrupted, so a caller with a deadline follows and never leads.
   if (may_lead_ && request->deadline == kNever) {
     while (!request->done() && run_one(this_threads_runner(), false)) {
@@ -138,12 +138,14 @@ void Pipeline::wait(const std::shared_ptr<Request>& request) {
   ring::WaitWord& word = wait_words_[request->wait_word];
   for (;;) {
     const std::uint32_t seen = word.value();
-    if (request->done()) return;
-    if (request->deadline <= ring::now()) {
+    if (request->done()) return true;
+    const Nanoseconds now = ring::now();
+    if (request->deadline <= now) {
       abandon(request, Outcome::kExpired);
       continue;
     }
-    word.wait(seen, request->deadline);
+    if (until <= now) return false;
+    word.wait(seen, std::min(request->deadline, until));
   }
 }
 

@@ -67,8 +67,9 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
   void publish(Claim&& claim, const std::shared_ptr<Request>& request, std::uint32_t first_row,
                int priority, bool wake);
 
-  /// Runs or waits for the batch that answers `request`, until its deadline.
-  void wait(const std::shared_ptr<Request>& request);
+  /// Runs or waits for the batch that answers `request`, until its deadline; false when `until`
+  /// comes first, so that the caller can look at something else meanwhile.
+  bool wait(const std::shared_ptr<Request>& request, ring::Nanoseconds until = ring::kNever);
 
   /// Ends a request of which only some parts were published.
   void abandon(const std::shared_ptr<Request>& request, Outcome outcome);

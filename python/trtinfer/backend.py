@@ -12,7 +12,7 @@ from trtinfer import _core
 from trtinfer.batching import BatchAxis
 from trtinfer.errors import ModelError
 from trtinfer.preprocess import Recipe
-from trtinfer.types import DTYPES, TensorInfo
+from trtinfer.types import DTYPES, SaysItsShape, TensorInfo
 
 #: Name, element type as in ONNX, dtype, shape (of one sample when the model is batched).
 Tensor = tuple[str, int, "np.dtype[Any]", list[int]]
@@ -42,6 +42,8 @@ class OpenModel:
         batched: Whether the first axis is a batch axis.
         has_tensors: Whether all values are numeric tensors of whole bytes, held in slots.
         metadata: Custom metadata of the ONNX file.
+        backend: "tensorrt" or "onnxruntime".
+        fallback: Runs batches on the CPU once the GPU has failed; None: nothing to fall back on.
     """
 
     pipeline: _core.Pipeline
@@ -50,6 +52,17 @@ class OpenModel:
     batched: bool
     has_tensors: bool
     metadata: Mapping[str, str] = field(default_factory=dict)
+    backend: str = "onnxruntime"
+    fallback: _core.FallbackExecutor | None = None
+
+
+@dataclass(frozen=True)
+class Value:
+    """What a backend says of an input or output: element type as in ONNX, -1 for what varies."""
+
+    name: str
+    element_type: int
+    shape: list[int]
 
 
 @dataclass(frozen=True)
@@ -74,27 +87,35 @@ class ModelTensors:
 
 
 def model_tensors(
-    native: _core.OnnxRuntimeModel, axis: BatchAxis, recipe: Recipe | None
+    inputs: Sequence[SaysItsShape],
+    outputs: Sequence[SaysItsShape],
+    axis: BatchAxis,
+    recipe: Recipe | None,
 ) -> ModelTensors:
     """Describe a model whose values are all numeric tensors.
+
+    Args:
+        inputs: In the model's order.
+        outputs: Likewise.
+        axis: How the first axis is used.
+        recipe: Turns images into the only input; None: requests bring tensors.
 
     Raises:
         ModelError: The recipe does not make what the model reads.
     """
-    inputs = _tensors(native.inputs, axis.batched)
-    outputs = _tensors(native.outputs, axis.batched)
-    infos = tuple(TensorInfo.of(value) for value in native.inputs)
-    output_infos = tuple(TensorInfo.of(value) for value in native.outputs)
+    read, given = _tensors(inputs, axis.batched), _tensors(outputs, axis.batched)
+    infos = tuple(TensorInfo.of(value) for value in inputs)
+    output_infos = tuple(TensorInfo.of(value) for value in outputs)
     if recipe is None:
-        return ModelTensors(axis, inputs, inputs, outputs, infos, output_infos)
+        return ModelTensors(axis, read, read, given, infos, output_infos)
     made = _check_recipe(recipe, infos, axis)
-    name, element_type, dtype, _ = inputs[0]
+    name, element_type, dtype, _ = read[0]
     image = TensorInfo(name, np.dtype(np.uint8), (-1, -1, 3))
     return ModelTensors(
         axis,
         [(name, _UINT8, image.dtype, list(image.shape))],
         [(name, element_type, dtype, list(made))],
-        outputs,
+        given,
         (image,),
         output_infos,
     )
@@ -126,9 +147,9 @@ def open_pipeline(
     )
 
 
-def _tensors(values: Sequence[_core.OnnxRuntimeValueInfo], batched: bool) -> list[Tensor]:
+def _tensors(values: Sequence[SaysItsShape], batched: bool) -> list[Tensor]:
     return [
-        (v.name, v.element_type, DTYPES[v.element_type], v.shape[1:] if batched else v.shape)
+        (v.name, v.element_type, DTYPES[v.element_type], list(v.shape[1:] if batched else v.shape))
         for v in values
     ]
 

@@ -83,7 +83,7 @@ def open_model(
     if isinstance(source, str) and not Path(source).is_file():
         raise ModelError(f"no model file at {source!r}: give the path or the bytes of an ONNX file")
     threads = intra_op_threads or available_cores()
-    native = _load(source, threads)
+    native = load(source, threads)
     if run := _object_run(native, source, threads):
         if recipe is not None:
             raise ModelError("a recipe needs a model with one float image input")
@@ -92,11 +92,16 @@ def open_model(
     trial = try_one(native, axis)
     if intra_op_threads is None and trial is not None and trial.seconds < _SMALL_MODEL_SECONDS:
         threads = 1
-        native = _load(source, threads)
+        native = load(source, threads)
     return _open_tensors(native, sizes, recipe, axis, trial, threads)
 
 
-def _load(source: str | bytes, threads: int) -> _core.OnnxRuntimeModel:
+def load(source: str | bytes, threads: int) -> _core.OnnxRuntimeModel:
+    """Open a model for runs on ``threads`` threads each.
+
+    Raises:
+        ModelError: It cannot be read.
+    """
     if isinstance(source, bytes) and not source:
         raise ModelError("an empty model: 0 bytes received, the bytes of an ONNX file expected")
     return _core.OnnxRuntimeModel(library_path(), source, threads, 1, {})
@@ -137,7 +142,7 @@ def _open_tensors(
     trial: Trial | None,
     threads: int,
 ) -> OpenModel:
-    tensors = _confirmed(model_tensors(native, axis, recipe), native, trial)
+    tensors = _confirmed(model_tensors(native.inputs, native.outputs, axis, recipe), native, trial)
     limit = find_merge_limit(native, axis, sizes.max_batch_size) if axis.batched else 1
     lanes = max(1, min(sizes.max_inflight, available_cores() // threads))
     executor = open_executor(native, tensors, recipe, threads=threads, lanes=lanes)

@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import contextlib
 import functools
+import logging
 import os
 import threading
 import time
@@ -13,20 +14,24 @@ import weakref
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from copy import deepcopy
+from dataclasses import replace
 from types import TracebackType
 from typing import TypeVar, cast
 
-from trtinfer import _core, images, onnxruntime_backend
+from trtinfer import _core, images, onnxruntime_backend, tensorrt_backend
 from trtinfer.backend import RingSizes
 from trtinfer.completion import FutureCompleter, InferenceFuture, LoopCompleter
-from trtinfer.errors import BackendError, InputError, QueueFullError
+from trtinfer.errors import InputError, QueueFullError
 from trtinfer.inputs import InputReader, Shapes
 from trtinfer.metrics import Stats
 from trtinfer.preprocess import Recipe
 from trtinfer.ring import Slot
+from trtinfer.tensorrt_backend import TensorRtOptions
 from trtinfer.types import Outputs, TensorInfo
 
 Result = TypeVar("Result")
+
+logger = logging.getLogger("trtinfer")
 
 
 class Session:
@@ -40,7 +45,6 @@ class Session:
         inputs: What a request brings, in the model's order; -1 marks the batch axis and other
             dimensions that vary. With ``preprocess`` the input is an image: (-1, -1, 3), uint8.
         outputs: What it gets back.
-        backend: "tensorrt" or "onnxruntime".
         metadata: The custom metadata of the ONNX file.
     """
 
@@ -58,6 +62,7 @@ class Session:
         arena_bytes: int = 256 << 20,
         batched: bool | None = None,
         intra_op_threads: int | None = None,
+        tensorrt: TensorRtOptions | None = None,
     ) -> None:
         """Open a model; it is warm when this returns.
 
@@ -80,6 +85,8 @@ class Session:
                 other.
             intra_op_threads: CPU threads of one run. None: for the lowest latency, all cores for a
                 large model and one for a small one.
+            tensorrt: Precision, buckets, library and more of the TensorRT backend. Its first opening
+                of a model builds plans, which are kept; `trtinfer build` does so ahead of time.
 
         Raises:
             ModelError: The model cannot be read, or does not fit ``preprocess`` or ``batched``.
@@ -89,20 +96,22 @@ class Session:
         _check_options(backend, device, max_batch_size, capacity, max_inflight)
         if max_delay < 0 or arena_bytes <= 0:
             raise ValueError(f"{max_delay=} and {arena_bytes=} must not be negative")
-        if backend == "tensorrt":
-            raise BackendError('this build has no TensorRT backend yet: use backend="onnxruntime"')
         self._recipe = Recipe.named(preprocess) if isinstance(preprocess, str) else preprocess
-        opened = onnxruntime_backend.open_model(
-            model,
-            RingSizes(max_batch_size, max_delay, capacity, max_inflight, arena_bytes),
-            self._recipe,
-            batched=batched,
-            intra_op_threads=intra_op_threads,
-        )
+        sizes = RingSizes(max_batch_size, max_delay, capacity, max_inflight, arena_bytes)
+        options = _with_device(tensorrt or TensorRtOptions(), device)
+        if _chosen_backend(backend, options) == "tensorrt":
+            source = model if isinstance(model, bytes) else os.fspath(model)
+            opened = tensorrt_backend.open_model(
+                source, sizes, self._recipe, options, batched=batched
+            )
+        else:
+            opened = onnxruntime_backend.open_model(
+                model, sizes, self._recipe, batched=batched, intra_op_threads=intra_op_threads
+            )
         self.inputs: tuple[TensorInfo, ...] = opened.inputs
         self.outputs: tuple[TensorInfo, ...] = opened.outputs
         self.metadata: Mapping[str, str] = dict(opened.metadata)
-        self.backend = "onnxruntime"
+        self._opened = opened
         batched = opened.batched and self._recipe is None
         self._reader = InputReader(opened.inputs, batched, opened.has_tensors)
         self._has_tensors = opened.has_tensors
@@ -243,6 +252,14 @@ class Session:
         return cast(Stats, {"backend": self.backend, "invalid": self._invalid, **native})
 
     @property
+    def backend(self) -> str:
+        """What runs the batches now: "tensorrt" or "onnxruntime"."""
+        fallback = self._opened.fallback
+        if fallback is not None and fallback.has_failed:
+            return "onnxruntime"
+        return self._opened.backend
+
+    @property
     def closed(self) -> bool:
         """Whether the session refuses requests."""
         return self._pipeline.closed
@@ -347,6 +364,20 @@ def _matched(result: Result | None) -> Result:
 def _left(timeout: float | None, started: float) -> float | None:
     """What is left of a timeout that counts from ``started``."""
     return None if timeout is None else timeout - (time.monotonic() - started)
+
+
+def _with_device(options: TensorRtOptions, device: int) -> TensorRtOptions:
+    return replace(options, build=replace(options.build, device=device))
+
+
+def _chosen_backend(backend: str, options: TensorRtOptions) -> str:
+    if backend != "auto":
+        return backend
+    reason = tensorrt_backend.unusable_reason(options.library)
+    if not reason:
+        return "tensorrt"
+    logger.info("requests run on the CPU: %s", reason)
+    return "onnxruntime"
 
 
 def _check_options(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
-
-from trtinfer import _core
 
 Array = npt.NDArray[Any]
 
@@ -53,6 +51,22 @@ DTYPES: Mapping[int, np.dtype[Any]] = {
 PACKED_TYPES = frozenset({21, 22, 24, 25})
 
 
+class SaysItsShape(Protocol):
+    """An input or output as a backend describes it."""
+
+    @property
+    def name(self) -> str:
+        """As in the model."""
+
+    @property
+    def element_type(self) -> int:
+        """As in ONNX."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """-1 for what varies."""
+
+
 @dataclass(frozen=True)
 class TensorInfo:
     """One input or output of a model.
@@ -69,7 +83,7 @@ class TensorInfo:
     shape: tuple[int, ...]
 
     @classmethod
-    def of(cls, value: _core.OnnxRuntimeValueInfo) -> TensorInfo:
+    def of(cls, value: SaysItsShape) -> TensorInfo:
         """Return what the core says of an input or output."""
         dtype = DTYPES.get(value.element_type, np.dtype(object))
         return cls(value.name, dtype, tuple(value.shape))

@@ -1,0 +1,185 @@
+"""The TensorRT backend: plans of buckets become a pipeline on a GPU, backed up by the CPU."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from trtinfer import _core, model_metadata, onnxruntime_backend, tensorrt_library
+from trtinfer.backend import (
+    ModelTensors,
+    OpenModel,
+    RingSizes,
+    Value,
+    model_tensors,
+    open_pipeline,
+)
+from trtinfer.batching import BatchAxis
+from trtinfer.buckets import bucket_sizes
+from trtinfer.build_options import BuildOptions
+from trtinfer.errors import BackendError
+from trtinfer.model_description import describe
+from trtinfer.model_source import ModelSource
+from trtinfer.plan_cache import PlanCache
+from trtinfer.plans import PlanBuilder, build_plans
+from trtinfer.preprocess import Recipe
+
+logger = logging.getLogger("trtinfer")
+
+
+@dataclass(frozen=True)
+class TensorRtOptions:
+    """What only this backend has a choice in.
+
+    Attributes:
+        build: How plans are built, and for which GPU.
+        buckets: Batch sizes that get a plan of their own; None: 1, 2, 4, ... and the largest.
+        library: Path of TensorRT or of its folder; None: the first that is found.
+        spin: Seconds that a wait for the GPU spins before it sleeps.
+        falls_back: Whether requests go on on the CPU when the GPU fails.
+    """
+
+    build: BuildOptions = field(default_factory=BuildOptions)
+    buckets: Sequence[int] | None = None
+    library: str | None = None
+    spin: float = 2e-3
+    falls_back: bool = True
+
+
+def unusable_reason(library: str | None = None) -> str:
+    """Return why there is no GPU that TensorRT can be used on; empty when there is one."""
+    probe = _core.probe_cuda()
+    if not probe.devices:
+        return probe.reason
+    try:
+        tensorrt_library.find(library)
+    except BackendError as error:
+        return str(error)
+    return ""
+
+
+def open_model(
+    model: str | bytes,
+    sizes: RingSizes,
+    recipe: Recipe | None,
+    options: TensorRtOptions,
+    *,
+    batched: bool | None = None,
+) -> OpenModel:
+    """Open a model on a GPU; plans that are not in the cache are built first.
+
+    Raises:
+        ModelError: The model cannot be read, or TensorRT does not take it.
+        BackendError: There is no usable TensorRT or GPU.
+    """
+    library = tensorrt_library.find(options.library)
+    source, cache = ModelSource(model), PlanCache()
+    description = describe(source, cache, batched)
+    build = options.build
+    if recipe is not None and recipe.fixed_output_shape is not None and not build.dimensions:
+        build = replace(build, dimensions=description.dimensions_of(recipe.fixed_output_shape))
+    builder = PlanBuilder(library, source, description.axis, build, cache)
+    buckets = bucket_sizes(sizes.max_batch_size, options.buckets, description.axis)
+    plans = build_plans(builder, buckets)
+    engines = [(b, _core.TensorRtEngine(library, plan, build.device)) for b, plan in plans.items()]
+    axis = description.axis
+    tensors = model_tensors(*_values(engines[-1][1], axis, description.inputs), axis, recipe)
+    executor = _open_executor(engines, tensors, recipe, sizes, options, (builder, cache, library))
+    fallback = None
+    if options.falls_back:
+        second = _second_executor(model, tensors, recipe, sizes)
+        executor = fallback = _core.FallbackExecutor(executor, second, _report)
+    pipeline = _open_pinned(executor, tensors, replace(sizes, max_batch_size=buckets[-1]))
+    return OpenModel(
+        pipeline,
+        tensors.request_infos,
+        tensors.output_infos,
+        axis.batched,
+        has_tensors=True,
+        metadata=model_metadata.read(model),
+        backend="tensorrt",
+        fallback=fallback,
+    )
+
+
+def _values(
+    engine: _core.TensorRtEngine, axis: BatchAxis, inputs: Sequence[tuple[str, tuple[int, ...]]]
+) -> tuple[list[Value], list[Value]]:
+    """Inputs in the model's order, and outputs, with the batch axis open again."""
+    open_axis = axis.batched and not axis.fixed
+    values = {
+        tensor.name: Value(
+            tensor.name,
+            tensor.element_type,
+            [-1, *tensor.shape[1:]] if open_axis else list(tensor.shape),
+        )
+        for tensor in engine.tensors
+    }
+    outputs = [values[tensor.name] for tensor in engine.tensors if not tensor.is_input]
+    return [values[name] for name, _ in inputs], outputs
+
+
+def _open_executor(
+    engines: list[tuple[int, _core.TensorRtEngine]],
+    tensors: ModelTensors,
+    recipe: Recipe | None,
+    sizes: RingSizes,
+    options: TensorRtOptions,
+    origin: tuple[PlanBuilder, PlanCache, _core.TensorRtLibrary],
+) -> _core.Executor:
+    builder, cache, library = origin
+    kernels, stored = None, None
+    if library.is_rtx:  # its plans hold no kernels: these are compiled when a context is made
+        kernels = _core.TensorRtRuntimeCache(engines[0][1])
+        stored = cache.get(builder.runtime_cache_key())
+        if stored is not None and not kernels.deserialize(stored):
+            stored = None
+    executor = _core.TensorRtExecutor(
+        [(size if tensors.axis.batched else 0, engine) for size, engine in engines],
+        None if recipe is None else recipe.native,
+        tensors.inputs,
+        tensors.outputs,
+        device=options.build.device,
+        lanes=sizes.max_inflight,
+        spin=options.spin,
+        cache=kernels,
+    )
+    if kernels is not None and stored is None:
+        cache.put(builder.runtime_cache_key(), kernels.serialize())
+    return executor
+
+
+def _second_executor(
+    model: str | bytes, tensors: ModelTensors, recipe: Recipe | None, sizes: RingSizes
+) -> Callable[[], _core.Executor]:
+    def make() -> _core.Executor:
+        threads = onnxruntime_backend.available_cores()
+        native = onnxruntime_backend.load(model, threads)
+        return onnxruntime_backend.open_executor(
+            native, tensors, recipe, threads=threads, lanes=sizes.max_inflight
+        )
+
+    return make
+
+
+def _report(reason: str) -> None:
+    logger.error("the GPU failed, requests go on on the CPU: %s", reason)
+
+
+def _open_pinned(
+    executor: _core.Executor, tensors: ModelTensors, sizes: RingSizes
+) -> _core.Pipeline:
+    """Open a pipeline with pinned slots; where there is not enough such memory, with fewer."""
+    while True:
+        try:
+            return open_pipeline(executor, tensors, sizes, lanes=sizes.max_inflight)
+        except BackendError as error:
+            fewer = replace(sizes, capacity=sizes.capacity // 2, arena_bytes=sizes.arena_bytes // 2)
+            if fewer.capacity < sizes.max_batch_size:
+                raise
+            logger.warning(
+                "%d slots do not fit pinned memory (%s): trying %d",
+                *(sizes.capacity, error, fewer.capacity),
+            )
+            sizes = fewer
