@@ -4,6 +4,7 @@
 #include "bindings/register.hpp"
 #include "bindings/unlocked.hpp"
 #include "cuda/device.hpp"
+#include "cuda/memory.hpp"
 
 namespace py = pybind11;
 
@@ -25,6 +26,13 @@ void register_cuda(py::module_& m) {
       .def_readonly("reason", &Probe::reason)
       .def_readonly("devices", &Probe::devices);
   m.def("probe_cuda", &cuda::probe, py::call_guard<Unlocked>());
+  m.def(
+      "gpu_memory",
+      [] {
+        const cuda::MemoryInfo info = cuda::memory_info();
+        return std::pair(info.free, info.total);
+      },
+      py::call_guard<Unlocked>());
   m.def("code_architecture", &cuda::code_architecture, py::arg("device"),
         py::call_guard<Unlocked>());
 }

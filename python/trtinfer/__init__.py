@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trtinfer._core import __version__
+from trtinfer.build_options import BuildOptions
 from trtinfer.classifier import Classifier
 from trtinfer.errors import (
     BackendError,
@@ -16,10 +17,12 @@ from trtinfer.errors import (
 from trtinfer.preprocess import Recipe
 from trtinfer.ring import Slot
 from trtinfer.session import Session
+from trtinfer.tensorrt_backend import TensorRtOptions
 from trtinfer.types import TensorInfo
 
 __all__ = [
     "BackendError",
+    "BuildOptions",
     "Classifier",
     "ClosedError",
     "DeadlineExceededError",
@@ -30,6 +33,7 @@ __all__ = [
     "Session",
     "Slot",
     "TensorInfo",
+    "TensorRtOptions",
     "TrtInferError",
     "__version__",
 ]

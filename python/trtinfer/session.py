@@ -85,8 +85,8 @@ class Session:
                 other.
             intra_op_threads: CPU threads of one run. None: for the lowest latency, all cores for a
                 large model and one for a small one.
-            tensorrt: Precision, buckets, library and more of the TensorRT backend. Its first opening
-                of a model builds plans, which are kept; `trtinfer build` does so ahead of time.
+            tensorrt: Precision, buckets, library and more of the TensorRT backend. The first
+                opening of a model builds plans, which are kept; `trtinfer build` does it before.
 
         Raises:
             ModelError: The model cannot be read, or does not fit ``preprocess`` or ``batched``.

@@ -1,0 +1,135 @@
+"""Sessions on a GPU: the answers of the CPU, whatever the batch, precision and image size."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import importlib.util
+import os
+from pathlib import Path
+
+import models
+import numpy as np
+import pytest
+import reference_resize as reference
+from onnx import helper
+
+import trtinfer
+from trtinfer import BuildOptions, TensorRtOptions, _core, default_model
+
+pytestmark = pytest.mark.gpu
+
+
+def options(precision: str = "fp32", **more: object) -> TensorRtOptions:
+    return TensorRtOptions(build=BuildOptions(precision=precision), **more)
+
+
+def on_gpu(model: object, precision: str = "fp32", **more: object) -> trtinfer.Session:
+    return trtinfer.Session(model, backend="tensorrt", tensorrt=options(precision), **more)
+
+
+def on_cpu(model: object, **more: object) -> trtinfer.Session:
+    return trtinfer.Session(model, backend="onnxruntime", **more)
+
+
+def pictures(count: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(7)
+    return [
+        reference.random_image(rng, *reference.random_size(rng, 700), "smooth")
+        for _ in range(count)
+    ]
+
+
+def photos() -> list[Path]:
+    """Of scikit-image, or of a folder named by TRTINFER_PHOTOS."""
+    folder = os.environ.get("TRTINFER_PHOTOS")
+    if folder is None:
+        spec = importlib.util.find_spec("skimage")
+        if spec is None or not spec.submodule_search_locations:
+            pytest.skip("no photos: install scikit-image")
+        folder = os.path.join(spec.submodule_search_locations[0], "data")
+    names = ("chelsea.png", "coffee.png", "camera.png", "rocket.jpg", "motorcycle_left.png")
+    return [path for name in names if (path := Path(folder, name)).is_file()]
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), ("fp16", 2e-2)])
+def test_tensors_give_the_answers_of_the_cpu(precision, tolerance):
+    x = np.random.default_rng(0).random((37, 3, 224, 224), np.float32)
+    with on_cpu(default_model.path()) as cpu:
+        expected = cpu.infer(x)["probs"]
+    with on_gpu(default_model.path(), precision, max_batch_size=8) as gpu:
+        assert gpu.backend == "tensorrt"
+        got = gpu.infer(x)["probs"]
+        single = gpu.infer(x[5])["probs"]
+    assert got.shape == expected.shape
+    assert np.abs(got - expected).max() <= tolerance * np.ptp(expected)
+    assert np.abs(single - expected[5]).max() <= tolerance * np.ptp(expected)
+
+
+def test_images_of_any_size_share_batches_and_give_the_answers_of_the_cpu():
+    images = pictures(48)
+    recipe = default_model.RECIPE
+    with on_cpu(default_model.path(), preprocess=recipe) as cpu:
+        expected = [cpu.infer(image)["probs"] for image in images]
+    with on_gpu(default_model.path(), preprocess=recipe, max_batch_size=16) as gpu:
+        futures = [gpu.submit(image) for image in images * 3]
+        answers = [future.result(30)["probs"] for future in futures]
+        assert gpu.stats()["batches"] < len(futures)
+    for answer, right in zip(answers, expected * 3, strict=True):
+        assert np.abs(answer - right).max() <= 1e-3 * np.ptp(right)
+
+
+def test_preprocessing_in_a_session_is_bit_exact():
+    # A model that gives its input back shows what the kernel wrote.
+    node = helper.make_node("Mul", ["x", "one"], ["y"])
+    x, y = (models.tensor(name, ["n", 3, 224, 224]) for name in "xy")
+    identity = models.build([node], [x], [y], one=np.float32(1))
+    recipe = trtinfer.Recipe.named("torchvision")
+    images = [*pictures(20), reference.random_image(np.random.default_rng(1), 1080, 1920, "noise")]
+    with on_gpu(identity, preprocess=recipe, max_batch_size=8) as gpu:
+        futures = [gpu.submit(image) for image in images]
+        for image, future in zip(images, futures, strict=True):
+            np.testing.assert_array_equal(future.result(30)["y"], recipe(image))
+
+
+def test_photos_keep_their_best_class_in_half_precision():
+    with (
+        trtinfer.Classifier(backend="onnxruntime") as cpu,
+        trtinfer.Classifier(backend="tensorrt", tensorrt=options("fp16")) as gpu,
+    ):
+        for photo in photos():
+            assert gpu(photo, top_k=1)[0][1] == cpu(photo, top_k=1)[0][1]
+
+
+def test_several_inputs_and_outputs_and_many_threads():
+    model = models.several_model()
+    rng = np.random.default_rng(3)
+    with on_cpu(model) as cpu, on_gpu(model, max_batch_size=16) as gpu:
+        requests = [
+            {"a": rng.random(4, np.float32), "b": rng.integers(-9, 9, 2)} for _ in range(300)
+        ]
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            answers = list(pool.map(gpu.infer, requests))
+        for request, answer in zip(requests, answers, strict=True):
+            for name, right in cpu.infer(request).items():
+                np.testing.assert_allclose(answer[name], right, rtol=1e-3, atol=1e-3)
+
+
+def test_claimed_slots_are_filled_in_pinned_memory():
+    x = np.random.default_rng(0).random((3, 224, 224), np.float32)
+    with on_gpu(default_model.path(), max_batch_size=2) as gpu:
+        expected = gpu.infer(x)["probs"]
+        with gpu.claim() as slot:
+            slot.inputs["images"][:] = x
+            np.testing.assert_array_equal(slot.publish().result(30)["probs"], expected)
+
+
+def test_sessions_close_without_leaving_device_memory_behind():
+    def cycle() -> None:
+        with on_gpu(models.matmul_model(), max_batch_size=4, capacity=16) as gpu:
+            gpu.infer(np.zeros(256, np.float32))
+
+    cycle()
+    before = _core.gpu_memory()[0]
+    for _ in range(5):
+        cycle()
+    assert before - _core.gpu_memory()[0] < 8 << 20
