@@ -251,7 +251,7 @@ void register_pipeline(py::module_& m) {
            py::arg("shapes"), py::arg("timeout") = py::none())
       .def("close", &PipelineHandle::close, py::arg("drain"))
       .def("stats", &PipelineHandle::stats)
-      .def("wake", &PipelineHandle::wake)
+      .def("lead_briefly", &PipelineHandle::lead_briefly)
       .def_property_readonly("closed", &PipelineHandle::closed);
 
   m.def("live_objects", [] {

@@ -34,7 +34,8 @@ class PipelineHandle {
 
   void close(bool drain);
   bool closed() const { return pipeline_->closed(); }
-  void wake() { pipeline_->wake(); }
+  // With the GIL: it would be wanted back in less time than it takes to hand it over.
+  bool lead_briefly() { return pipeline_->lead_briefly(); }
   pybind11::dict stats() const { return stats_of(*pipeline_); }
 
  private:

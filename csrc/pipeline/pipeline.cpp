@@ -13,6 +13,13 @@ using ring::Nanoseconds;
 
 std::atomic<std::int64_t> Pipeline::alive_{0};
 
+namespace {
+
+// Waking a thread and being woken by it takes about as long.
+constexpr Nanoseconds kBrief = 50'000;
+
+}  // namespace
+
 Pipeline::Pipeline(std::shared_ptr<Executor> executor, std::vector<TensorSpec> inputs,
                    const ring::RingOptions& options)
     : executor_(std::move(executor)),
@@ -153,6 +160,20 @@ void Pipeline::wake() {
   if (ring_.published() > 0) ring_.work().wake(1);
 }
 
+bool Pipeline::lead_briefly() {
+  if (process_generation_ != process_generation() || ring_.published() == 0) return false;
+  bool ran = false;
+  if (may_lead_ && memory_.is_static()) {
+    const Nanoseconds until = ring::now() + kBrief;
+    while (slowest_lately_.load(std::memory_order_relaxed) < kBrief && ring::now() < until &&
+           run_one(this_threads_runner(), true, false)) {
+      ran = true;
+    }
+  }
+  wake();
+  return ran;
+}
+
 void Pipeline::abandon(const std::shared_ptr<Request>& request, Outcome outcome) {
   withdraw(*request);
   end(request, outcome, {});
@@ -177,11 +198,11 @@ bool Pipeline::cancel(const std::shared_ptr<Request>& request) {
   return request->outcome() == Outcome::kCancelled;
 }
 
-bool Pipeline::run_one(Runner& runner, bool continues) {
+bool Pipeline::run_one(Runner& runner, bool continues, bool shares) {
   const bool taken = ring_.take(runner.taken, ring::now());
   resolve_expired(runner.taken);
   if (!taken) return false;
-  if (runner.taken.more) ring_.work().wake(1);
+  if (runner.taken.more && shares) ring_.work().wake(1);
   execute(runner);
   ring_.finish(runner.taken.lane, continues);
   return true;
@@ -214,6 +235,8 @@ std::string Pipeline::try_run(const Batch& batch, std::int64_t& compute_ns) {
     if (error.empty()) error = "the backend failed without a message";
   }
   compute_ns = ring::now() - start;
+  const Nanoseconds slowest = slowest_lately_.load(std::memory_order_relaxed);
+  slowest_lately_.store(std::max(compute_ns, slowest - slowest / 8), std::memory_order_relaxed);
   stats_.record_batch(batch.rows, compute_ns);
   return error;
 }

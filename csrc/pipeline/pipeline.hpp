@@ -80,6 +80,11 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
   /// Wakes a lane for requests that were published without `wake`.
   void wake();
 
+  /// Runs them here if batches have been quicker than the hand-overs to a lane thread and back,
+  /// else wakes a lane. For event loops, which must not be held up: after a batch that took longer,
+  /// some fifty go to the lanes before one is run here again. Returns whether batches were run.
+  bool lead_briefly();
+
   /// Takes a request back unless it has been launched; true when it will not run.
   bool cancel(const std::shared_ptr<Request>& request);
 
@@ -120,7 +125,7 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
     std::vector<std::shared_ptr<Notifier>> notifiers;
   };
 
-  bool run_one(Runner& runner, bool continues);
+  bool run_one(Runner& runner, bool continues, bool shares = true);
   void execute(Runner& runner);
   void prepare(Runner& runner);
   std::string try_run(const Batch& batch, std::int64_t& compute_ns);
@@ -156,6 +161,7 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
   std::vector<UnitRecord> records_;
   std::array<ring::WaitWord, kWaitWords> wait_words_;
   std::atomic<std::uint32_t> forming_{0};
+  std::atomic<ring::Nanoseconds> slowest_lately_{ring::kNever};  // time of a batch; decays
   std::atomic<bool> closed_{false}, stopping_{false}, spinning_{false};
   std::mutex closing_;
   std::unique_ptr<Reaper> reaper_;

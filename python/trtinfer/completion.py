@@ -120,9 +120,10 @@ class LoopCompleter:
         loop.add_reader(self.notifier.descriptor, self._drain)
 
     def schedule_wake(self) -> None:
-        """Have the lanes woken once all callbacks that are ready now have published their requests.
+        """Have batches run once all callbacks that are ready now have published their requests.
 
-        The requests of one turn of the loop so reach a lane as one batch, for one system call.
+        The requests of one turn of the loop so form one batch: of a quick model it is run right
+        here, else one system call wakes a lane.
         """
         if not self._wake_scheduled:
             self._wake_scheduled = True
@@ -130,7 +131,8 @@ class LoopCompleter:
 
     def _wake(self) -> None:
         self._wake_scheduled = False
-        self._pipeline.wake()
+        if self._pipeline.lead_briefly():
+            self._drain()
 
     def _drain(self) -> None:
         for future, error, outputs in self.notifier.drain():
