@@ -13,13 +13,6 @@ using ring::Nanoseconds;
 
 std::atomic<std::int64_t> Pipeline::alive_{0};
 
-namespace {
-
-// Waking a thread and being woken by it takes about as long.
-constexpr Nanoseconds kBrief = 50'000;
-
-}  // namespace
-
 Pipeline::Pipeline(std::shared_ptr<Executor> executor, std::vector<TensorSpec> inputs,
                    const ring::RingOptions& options)
     : executor_(std::move(executor)),

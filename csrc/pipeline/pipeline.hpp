@@ -82,7 +82,7 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
 
   /// Runs them here if batches have been quicker than the hand-overs to a lane thread and back,
   /// else wakes a lane. For event loops, which must not be held up: after a batch that took longer,
-  /// some fifty go to the lanes before one is run here again. Returns whether batches were run.
+  /// some go to the lanes before one is run here again. Returns whether batches were run.
   bool lead_briefly();
 
   /// Takes a request back unless it has been launched; true when it will not run.
@@ -146,6 +146,8 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
   std::uint32_t expected_batch() const;
   static Runner& this_threads_runner();
 
+  // Waking a thread and being woken by it takes about as long.
+  static constexpr ring::Nanoseconds kBrief = 50'000;
   static constexpr std::size_t kWaitWords = 64;
   static constexpr ring::Nanoseconds kSpin = 30'000;  // about what it takes to wake a thread
   static std::atomic<std::int64_t> alive_;
@@ -161,7 +163,7 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
   std::vector<UnitRecord> records_;
   std::array<ring::WaitWord, kWaitWords> wait_words_;
   std::atomic<std::uint32_t> forming_{0};
-  std::atomic<ring::Nanoseconds> slowest_lately_{ring::kNever};  // time of a batch; decays
+  std::atomic<ring::Nanoseconds> slowest_lately_{16 * kBrief};  // time of a batch; decays
   std::atomic<bool> closed_{false}, stopping_{false}, spinning_{false};
   std::mutex closing_;
   std::unique_ptr<Reaper> reaper_;
