@@ -50,11 +50,8 @@ py::object outcome_error(const pipeline::Request& request) {
 }
 
 std::shared_ptr<void> hold(py::object object) {
-  return {object.release().ptr(), [](void* held) {
-            if (Py_IsInitialized() == 0) return;
-            const py::gil_scoped_acquire locked;
-            Py_DECREF(static_cast<PyObject*>(held));
-          }};
+  return {object.release().ptr(),
+          [](void* held) { with_gil([&] { Py_DECREF(static_cast<PyObject*>(held)); }); }};
 }
 
 void register_errors(py::module_&) {

@@ -26,6 +26,19 @@ bool fits(const TensorSpec& spec, const py::ssize_t* shape) {
   return true;
 }
 
+// py::array's constructor builds the shape and the strides in vectors of its own first.
+py::array new_array(const py::dtype& dtype, const Shape& shape) {
+  static_assert(sizeof(std::int64_t) == sizeof(Py_intptr_t));
+  const auto& api = py::detail::npy_api::get();
+  const auto rank = static_cast<int>(shape.size());
+  const auto* dims = reinterpret_cast<const Py_intptr_t*>(shape.data());
+  PyObject* descriptor = py::object(dtype).release().ptr();  // the array takes it over
+  PyObject* array = api.PyArray_NewFromDescr_(api.PyArray_Type_, descriptor, rank, dims, nullptr,
+                                              nullptr, 0, nullptr);
+  if (array == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::array>(array);
+}
+
 py::capsule keep_alive(std::shared_ptr<void> owner) {
   return {new std::shared_ptr<void>(std::move(owner)), [](void* held) {
             auto* owner = static_cast<std::shared_ptr<void>*>(held);
@@ -116,7 +129,7 @@ py::dict Layout::outputs(const pipeline::Request& request) const {
     const pipeline::OutputTensor& tensor = request.outputs[i];
     const std::size_t bytes = pipeline::byte_count(outputs_[i].spec.type, tensor.shape);
     if (bytes < kCopyBytes) {
-      py::array array(outputs_[i].dtype, tensor.shape);
+      py::array array = new_array(outputs_[i].dtype, tensor.shape);
       if (bytes > 0) std::memcpy(array.mutable_data(), tensor.data.get(), bytes);
       result[outputs_[i].name] = std::move(array);
     } else {

@@ -18,37 +18,62 @@ struct Cookie {
 
 std::shared_ptr<void> NotifierHandle::make_cookie(py::object cookie,
                                                   std::shared_ptr<const Layout> layout) {
-  return {new Cookie{std::move(cookie), std::move(layout)}, [](void* held) {
-            if (Py_IsInitialized() == 0) return;
-            const py::gil_scoped_acquire locked;
-            delete static_cast<Cookie*>(held);
-          }};
+  return {new Cookie{std::move(cookie), std::move(layout)},
+          [](void* held) { with_gil([&] { delete static_cast<Cookie*>(held); }); }};
+}
+
+// What came of an ended request; errors of building the outputs are errors of the request.
+NotifierHandle::Ended NotifierHandle::take(pipeline::Request& request) {
+  // Who holds the cookie often holds the request, too: kept, they would keep each other alive.
+  const std::shared_ptr<void> held = std::move(request.cookie);
+  const auto& cookie = *static_cast<const Cookie*>(held.get());
+  Ended ended{cookie.object, py::none(), py::none()};
+  if (request.outcome() != pipeline::Outcome::kCompleted) {
+    ended.error = outcome_error(request);
+  } else if (cookie.layout) {
+    try {
+      ended.outputs = cookie.layout->outputs(request);
+    } catch (const py::error_already_set& raised) {  // out of memory: the others still come out
+      ended.error = raised.value();
+    }
+  } else {
+    ended.outputs =
+        py::reinterpret_borrow<py::object>(static_cast<PyObject*>(request.payload.get()));
+  }
+  return ended;
 }
 
 py::list NotifierHandle::drain() {
   notifier_->drain(ended_);
   py::list result(ended_.size());
   for (std::size_t i = 0; i < ended_.size(); ++i) {
-    pipeline::Request& request = *ended_[i];
-    // Who holds the cookie often holds the request, too: kept, they would keep each other alive.
-    const std::shared_ptr<void> held = std::move(request.cookie);
-    const auto& cookie = *static_cast<const Cookie*>(held.get());
-    py::object error = py::none(), outputs = py::none();
-    if (request.outcome() != pipeline::Outcome::kCompleted) {
-      error = outcome_error(request);
-    } else if (cookie.layout) {
-      try {
-        outputs = cookie.layout->outputs(request);
-      } catch (const py::error_already_set& raised) {  // out of memory: the others still come out
-        error = raised.value();
-      }
-    } else {
-      outputs = py::reinterpret_borrow<py::object>(static_cast<PyObject*>(request.payload.get()));
-    }
-    result[i] = py::make_tuple(cookie.object, std::move(error), std::move(outputs));
+    Ended ended = take(*ended_[i]);
+    result[i] =
+        py::make_tuple(std::move(ended.cookie), std::move(ended.error), std::move(ended.outputs));
   }
   ended_.clear();
   return result;
+}
+
+void NotifierHandle::resolve_asyncio() {
+  // Attributes looked up by interned strings, as the interpreter does it.
+  static PyObject* const done = PyUnicode_InternFromString("done");
+  static PyObject* const set_result = PyUnicode_InternFromString("set_result");
+  static PyObject* const set_exception = PyUnicode_InternFromString("set_exception");
+  std::vector<std::shared_ptr<pipeline::Request>> requests;
+  notifier_->drain(requests);
+  for (const std::shared_ptr<pipeline::Request>& request : requests) {
+    const Ended ended = take(*request);
+    PyObject* future = ended.cookie.ptr();
+    const auto is_done = py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(future, done));
+    if (!is_done) throw py::error_already_set();
+    if (is_done.ptr() == Py_True) continue;  // cancelled by its awaiter
+    const bool failed = !ended.error.is_none();
+    const auto set = py::reinterpret_steal<py::object>(
+        PyObject_CallMethodOneArg(future, failed ? set_exception : set_result,
+                                  failed ? ended.error.ptr() : ended.outputs.ptr()));
+    if (!set) throw py::error_already_set();
+  }
 }
 
 void register_notifier(py::module_& m) {
@@ -57,6 +82,7 @@ void register_notifier(py::module_& m) {
       .def_property_readonly("descriptor",
                              [](const NotifierHandle& self) { return self.get()->descriptor(); })
       .def("drain", &NotifierHandle::drain)
+      .def("resolve_asyncio", &NotifierHandle::resolve_asyncio)
       .def("wait",
            [](const NotifierHandle& self) {
              const std::shared_ptr<pipeline::Notifier> notifier = self.get();

@@ -26,9 +26,17 @@ class NotifierHandle {
   /// (cookie, error or None, outputs or None) of each request that ended since the last call.
   pybind11::list drain();
 
+  /// Resolves the asyncio futures that are the cookies of these requests; on their own loop.
+  void resolve_asyncio();
+
   const std::shared_ptr<pipeline::Notifier>& get() const { return notifier_; }
 
  private:
+  struct Ended {
+    pybind11::object cookie, error, outputs;
+  };
+  static Ended take(pipeline::Request& request);
+
   std::shared_ptr<pipeline::Notifier> notifier_;
   std::vector<std::shared_ptr<pipeline::Request>> ended_;
 };

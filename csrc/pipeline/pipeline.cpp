@@ -229,7 +229,7 @@ std::string Pipeline::try_run(const Batch& batch, std::int64_t& compute_ns) {
   }
   compute_ns = ring::now() - start;
   const Nanoseconds slowest = slowest_lately_.load(std::memory_order_relaxed);
-  slowest_lately_.store(std::max(compute_ns, slowest - slowest / 8), std::memory_order_relaxed);
+  slowest_lately_.store(std::max(compute_ns, slowest - slowest / 4), std::memory_order_relaxed);
   stats_.record_batch(batch.rows, compute_ns);
   return error;
 }

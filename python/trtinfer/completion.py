@@ -109,15 +109,20 @@ class FutureCompleter:
 
 
 class LoopCompleter:
-    """Resolves asyncio futures on the loop that they belong to. Use it on that loop only."""
+    """Resolves asyncio futures on the loop that they belong to. Use it on that loop only.
+
+    Attributes:
+        notifier: What to submit requests with.
+        wake_scheduled: Whether `schedule_wake` was called in this turn of the loop.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, pipeline: _core.Pipeline) -> None:
         """Start to watch a notifier's descriptor on the running loop."""
         self.notifier = _core.Notifier()
         self._loop = loop
         self._pipeline = pipeline
-        self._wake_scheduled = False
-        loop.add_reader(self.notifier.descriptor, self._drain)
+        self.wake_scheduled = False
+        loop.add_reader(self.notifier.descriptor, self.notifier.resolve_asyncio)
 
     def schedule_wake(self) -> None:
         """Have batches run once all callbacks that are ready now have published their requests.
@@ -125,23 +130,13 @@ class LoopCompleter:
         The requests of one turn of the loop so form one batch: of a quick model it is run right
         here, else one system call wakes a lane.
         """
-        if not self._wake_scheduled:
-            self._wake_scheduled = True
-            self._loop.call_soon(self._wake)
+        self.wake_scheduled = True
+        self._loop.call_soon(self._wake)
 
     def _wake(self) -> None:
-        self._wake_scheduled = False
+        self.wake_scheduled = False
         if self._pipeline.lead_briefly():
-            self._drain()
-
-    def _drain(self) -> None:
-        for future, error, outputs in self.notifier.drain():
-            if future.done():  # cancelled by its awaiter
-                continue
-            if error is None:
-                future.set_result(outputs)
-            else:
-                future.set_exception(error)
+            self.notifier.resolve_asyncio()
 
     def stop(self) -> None:
         """Resolve what has ended and stop watching; callable from any thread."""
@@ -153,5 +148,5 @@ class LoopCompleter:
             return
 
     def _stop_on_loop(self) -> None:
-        self._drain()
+        self.notifier.resolve_asyncio()
         self._loop.remove_reader(self.notifier.descriptor)

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 import weakref
+from asyncio import get_running_loop
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from copy import deepcopy
@@ -182,7 +183,7 @@ class Session:
         The loop is woken once per batch. Cancelling the awaiting task takes the request back if its
         batch has not been launched.
         """
-        loop = asyncio.get_running_loop()
+        loop = get_running_loop()
         last_loop, completer = self._last_loop
         if last_loop is not loop or completer is None:
             completer = self._completer_of(loop)
@@ -198,26 +199,16 @@ class Session:
                     raise
             except InputError:
                 pass  # the slower path counts it
-            completer.schedule_wake()
-        if pending is None:
-            # Images are decoded, and room is waited for, off the loop.
-            started = time.monotonic()
-
-            def publish() -> _core.PendingRequest:
-                left = _left(timeout, started)
-                published = self._submit_slowly(x, completer.notifier, future, left, priority)
-                if future.cancelled():  # nobody waits for it any more
-                    published.cancel()
-                return published
-
+            if not completer.wake_scheduled:
+                completer.schedule_wake()
         try:
             if pending is None:
-                pending = await loop.run_in_executor(None, publish)
+                pending = await self._submit_off_loop(loop, x, future, timeout, priority)
             return await future
         except asyncio.CancelledError:
             future.cancel()
             if pending is not None:
-                pending.cancel()
+                _cancel(pending)
             raise
 
     def claim(
@@ -329,6 +320,27 @@ class Session:
             raise
         return claim
 
+    async def _submit_off_loop(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        x: object,
+        future: asyncio.Future[Outputs],
+        timeout: float | None,
+        priority: int,
+    ) -> _core.PendingRequest:
+        """Decode images, and wait for room, without holding up the loop."""
+        notifier = self._completer_of(loop).notifier
+        started = time.monotonic()
+
+        def publish() -> _core.PendingRequest:
+            left = _left(timeout, started)
+            published = self._submit_slowly(x, notifier, future, left, priority)
+            if future.cancelled():  # nobody waits for it any more
+                published.cancel()
+            return published
+
+        return await loop.run_in_executor(None, publish)
+
     def _submit_claim(
         self, claim: _core.Claim, timeout: float | None, priority: int
     ) -> InferenceFuture:
@@ -391,6 +403,13 @@ def _check_options(
         raise ValueError(f"{max_batch_size=} must be at least 1 and at most {capacity=}")
     if not 1 <= max_inflight <= 32:
         raise ValueError(f"{max_inflight=} must be 1 to 32")
+
+
+def _cancel(pending: object) -> None:
+    if isinstance(pending, _core.PendingRequest):
+        pending.cancel()
+    else:
+        _core.cancel_ticket(pending)
 
 
 def _close(
