@@ -141,7 +141,7 @@ class CountingSelector(selectors.DefaultSelector):
         for key, _ in ready:
             reader = key.data[0]
             owner = getattr(getattr(reader, "_callback", None), "__self__", None)
-            self.wakes += type(owner).__module__ == "trtinfer.completion"
+            self.wakes += type(owner).__module__ == "trtinfer._core"
         return ready
 
 

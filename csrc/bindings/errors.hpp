@@ -22,16 +22,18 @@ void set_error(const pybind11::object& error);
 /// The exception that stands for how a request ended; the request has not completed.
 pybind11::object outcome_error(const pipeline::Request& request);
 
-/// Runs `use` with the GIL, which may be held already; not at all once the interpreter is gone.
+/// Runs `use` with the GIL, which may be held already; false, and not at all, once the interpreter
+/// is gone.
 template <typename Use>
-void with_gil(const Use& use) {
-  if (Py_IsInitialized() == 0) return;
+bool with_gil(const Use& use) {
+  if (Py_IsInitialized() == 0) return false;
   if (PyGILState_Check() != 0) {  // much cheaper than to acquire it again
     use();
-    return;
+    return true;
   }
   const pybind11::gil_scoped_acquire locked;
   use();
+  return true;
 }
 
 /// Keeps a Python object alive from code that may not hold the GIL.

@@ -10,6 +10,19 @@ namespace trtinfer::bindings {
 namespace {
 
 struct Cookie {
+  Cookie(py::object object, std::shared_ptr<const Layout> layout)
+      : object(std::move(object)), layout(std::move(layout)) {}
+  ~Cookie() {
+    const bool dropped = with_gil([this] {
+      object = py::object();
+      layout.reset();
+    });
+    if (dropped) return;
+    // Both hold Python objects, which cannot be given up without an interpreter.
+    object.release();
+    new std::shared_ptr(std::move(layout));
+  }
+
   py::object object;
   std::shared_ptr<const Layout> layout;  // null: the outputs are the payload
 };
@@ -18,8 +31,7 @@ struct Cookie {
 
 std::shared_ptr<void> NotifierHandle::make_cookie(py::object cookie,
                                                   std::shared_ptr<const Layout> layout) {
-  return {new Cookie{std::move(cookie), std::move(layout)},
-          [](void* held) { with_gil([&] { delete static_cast<Cookie*>(held); }); }};
+  return std::make_shared<Cookie>(std::move(cookie), std::move(layout));
 }
 
 // What came of an ended request; errors of building the outputs are errors of the request.

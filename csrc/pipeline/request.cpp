@@ -1,5 +1,6 @@
 #include "pipeline/request.hpp"
 
+#include <algorithm>
 #include <cstdlib>
 #include <new>
 
@@ -7,10 +8,15 @@ namespace trtinfer::pipeline {
 namespace {
 
 constexpr std::size_t kAlignment = 64;
+constexpr std::size_t kSmall = 4096;
 
 std::size_t align(std::size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
 std::shared_ptr<std::byte> allocate(std::size_t bytes) {
+  if (bytes <= kSmall) {  // in one piece with what counts its owners
+    const auto block = std::make_shared_for_overwrite<std::byte[]>(std::max<std::size_t>(bytes, 1));
+    return {block, block.get()};
+  }
   void* block = std::aligned_alloc(kAlignment, align(bytes == 0 ? 1 : bytes));
   if (block == nullptr) throw std::bad_alloc();
   return {static_cast<std::byte*>(block), [](std::byte* p) { std::free(p); }};
