@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from trtinfer import _core, cache, tensorrt_library
+from trtinfer import _core, cache, tensorrt_backend, tensorrt_library
 from trtinfer.errors import BackendError, TrtInferError
 
 
@@ -128,4 +128,7 @@ def _cache() -> dict[str, Any]:
 
 def _auto_backend() -> dict[str, str]:
     """What `Session(backend="auto")` chooses here."""
-    return {"name": "onnxruntime", "reason": "it is the only backend of this version"}
+    reason = tensorrt_backend.unusable_reason()
+    if reason:
+        return {"name": "onnxruntime", "reason": reason}
+    return {"name": "tensorrt", "reason": "a GPU and a TensorRT library for it are there"}

@@ -149,6 +149,11 @@ class PlanBuilder:
         }
 
     @property
+    def device(self) -> int:
+        """Index of the GPU that plans are built on."""
+        return self._options.device
+
+    @property
     def library_name(self) -> str:
         """As in keys: flavor and version."""
         flavor = "TensorRT for RTX" if self._library.is_rtx else "TensorRT"

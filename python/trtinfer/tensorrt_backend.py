@@ -18,7 +18,7 @@ from trtinfer.backend import (
 from trtinfer.batching import BatchAxis
 from trtinfer.buckets import bucket_sizes
 from trtinfer.build_options import BuildOptions
-from trtinfer.errors import BackendError
+from trtinfer.errors import BackendError, ModelError
 from trtinfer.model_description import describe
 from trtinfer.model_source import ModelSource
 from trtinfer.plan_cache import PlanCache
@@ -82,7 +82,7 @@ def open_model(
     builder = PlanBuilder(library, source, description.axis, build, cache)
     buckets = bucket_sizes(sizes.max_batch_size, options.buckets, description.axis)
     plans = build_plans(builder, buckets)
-    engines = [(b, _core.TensorRtEngine(library, plan, build.device)) for b, plan in plans.items()]
+    engines = [(b, _open_engine(library, builder, cache, b, plan)) for b, plan in plans.items()]
     axis = description.axis
     tensors = model_tensors(*_values(engines[-1][1], axis, description.inputs), axis, recipe)
     executor = _open_executor(engines, tensors, recipe, sizes, options, (builder, cache, library))
@@ -101,6 +101,19 @@ def open_model(
         backend="tensorrt",
         fallback=fallback,
     )
+
+
+def _open_engine(
+    library: _core.TensorRtLibrary, builder: PlanBuilder, cache: PlanCache, bucket: int, plan: bytes
+) -> _core.TensorRtEngine:
+    """Open a plan; one that TensorRT refuses, though it was kept whole, is built once more."""
+    device = builder.device
+    try:
+        return _core.TensorRtEngine(library, plan, device)
+    except ModelError as error:
+        logger.warning("the plan for batch %d is built again: %s", bucket, error)
+        cache.remove(builder.key(bucket))
+        return _core.TensorRtEngine(library, builder.plan(bucket).data, device)
 
 
 def _values(
@@ -145,8 +158,8 @@ def _open_executor(
         spin=options.spin,
         cache=kernels,
     )
-    if kernels is not None and stored is None:
-        cache.put(builder.runtime_cache_key(), kernels.serialize())
+    if kernels is not None and (compiled := kernels.serialize()) != stored:
+        cache.put(builder.runtime_cache_key(), compiled)
     return executor
 
 
