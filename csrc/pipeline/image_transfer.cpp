@@ -86,7 +86,7 @@ void ImageTransfer::send_pixels(const Batch& batch, const cuda::Stream& stream) 
     const std::byte* origin = to - stride * static_cast<std::size_t>(window.first_row);
     if (takes_whole_rows(resampling)) {
       const std::size_t bytes = stride * static_cast<std::size_t>(window.rows);
-      const std::ptrdiff_t shift = from - pending.from;
+      const std::ptrdiff_t shift = pending.bytes > 0 ? from - pending.from : 0;
       const bool follows = pending.bytes > 0 && to - pending.to == shift &&
                            shift >= static_cast<std::ptrdiff_t>(pending.bytes) &&
                            shift < static_cast<std::ptrdiff_t>(pending.bytes + kAlignment);

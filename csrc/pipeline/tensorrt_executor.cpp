@@ -1,6 +1,7 @@
 #include "pipeline/tensorrt_executor.hpp"
 
 #include <algorithm>
+#include <cstdio>
 #include <cstring>
 #include <utility>
 
@@ -24,8 +25,9 @@ TensorRtExecutor::~TensorRtExecutor() {
     const cuda::CurrentDevice device(options_.device);
     for (const Lane& lane : lanes_) lane.stream.synchronize();
     lanes_.clear();
-  } catch (const cuda::Error&) {
+  } catch (const std::exception& error) {
     // A GPU that has failed has nothing left to wait for.
+    std::fprintf(stderr, "trtinfer: a GPU that failed was closed: %s\n", error.what());
   }
 }
 
