@@ -49,7 +49,7 @@ Pipeline::~Pipeline() {
   // A forked child has none of the threads: joining them, or the backend's own, would never end.
   new std::vector<std::thread>(std::move(lanes_));
   new std::shared_ptr<Executor>(executor_);
-  static_cast<void>(reaper_.release());
+  [[maybe_unused]] const Reaper* left_running = reaper_.release();
 }
 
 void Pipeline::check_process() const {
