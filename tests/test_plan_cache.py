@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import resource
@@ -451,31 +452,34 @@ def test_what_a_dead_writer_left_is_removed(plans: PlanCache, folder: Path) -> N
 # --- Disks that do not take it ----------------------------------------------------------------
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def full_disk() -> Iterator[None]:
-    """No file of this process can get larger than 1000 bytes."""
+    """No file of this process can get larger than 1000 bytes; not even the log of the tests."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_full_disk_is_a_warning(
-    plans: PlanCache, folder: Path, full_disk: None, caplog: pytest.LogCaptureFixture
+    plans: PlanCache, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert plans.get_or_build(KEY, lambda: PLAN) == PLAN
+    with full_disk():
+        assert plans.get_or_build(KEY, lambda: PLAN) == PLAN
     assert "is not written" in caplog.text
     assert "TRTINFER_CACHE" in caplog.text
     assert list(folder.iterdir()) == []
     assert plans.get(KEY) is None
 
 
-def test_full_disk_leaves_the_old_entry(plans: PlanCache, request: pytest.FixtureRequest) -> None:
+def test_full_disk_leaves_the_old_entry(plans: PlanCache) -> None:
     plans.put(KEY, PLAN)
-    request.getfixturevalue("full_disk")
-    assert not plans.put(KEY, PLAN[::-1])
+    with full_disk():
+        assert not plans.put(KEY, PLAN[::-1])
     assert plans.get(KEY) == PLAN
 
 
