@@ -169,7 +169,7 @@ def test_a_timeout_ends_the_wait_for_a_batch_that_runs(session):
 def test_the_wait_for_room_counts_towards_the_timeout(session):
     futures = fill(session)
     with pytest.raises((trtinfer.DeadlineExceededError, trtinfer.QueueFullError)):
-        session.infer(np.float32(models.VERY_BUSY), timeout=0.3)
+        session.infer(np.float32(4 * models.VERY_BUSY), timeout=0.3)
     wait(futures, PATIENCE)
     stats = session.stats()
     assert stats["expired"] + stats["rejected"] == 1
