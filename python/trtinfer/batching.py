@@ -20,6 +20,9 @@ logger = logging.getLogger("trtinfer")
 #: A larger batch has to be cheaper per sample by this factor, or merging requests does not pay.
 _WORTHWHILE = 0.93
 
+#: A lone run quicker than this costs about as much as handing a request over, so merging pays.
+_QUICK_SECONDS = 200e-6
+
 #: How long the search for the batch size that pays may take when a session opens.
 _SEARCH_SECONDS = 1.0
 
@@ -118,6 +121,9 @@ def find_merge_limit(native: _core.OnnxRuntimeModel, axis: BatchAxis, max_batch_
         if accepted is None:
             break
         cost = _median_seconds(native, accepted[0]) / size
+        if size == 1 and cost < _QUICK_SECONDS:
+            _invent(native, max_batch_size)  # warms it up
+            return max_batch_size
         if cost < _WORTHWHILE * per_sample:
             best, per_sample = size, cost
         elif best == 1 or size > 2 * best:  # later on, one miss may be noise
