@@ -50,11 +50,6 @@ void Event::record(const Stream& stream) const {
   check(cudaEventRecord(native(*this), native(stream)), "cudaEventRecord");
 }
 
-void Event::record_in_graph(const Stream& stream) const {
-  check(cudaEventRecordWithFlags(native(*this), native(stream), cudaEventRecordExternal),
-        "cudaEventRecordWithFlags");
-}
-
 bool Event::done() const {
   const cudaError_t code = cudaEventQuery(native(*this));
   if (code == cudaErrorNotReady) return false;
@@ -122,7 +117,6 @@ Stream::Stream() { throw Error(kNoDevice, "a build without CUDA"); }
 void Stream::synchronize() const {}
 Event::Event(bool) { throw Error(kNoDevice, "a build without CUDA"); }
 void Event::record(const Stream&) const {}
-void Event::record_in_graph(const Stream&) const {}
 bool Event::done() const { return true; }
 void Event::synchronize() const {}
 void Graph::begin_capture(const Stream&) {}

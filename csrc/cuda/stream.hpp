@@ -39,9 +39,6 @@ class Event {
 
   void record(const Stream& stream) const;
 
-  // Records inside a stream capture such that the event fires at every launch of the graph.
-  void record_in_graph(const Stream& stream) const;
-
   // True once the work before the last record is done. Throws Error for a fault.
   bool done() const;
 

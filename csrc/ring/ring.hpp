@@ -96,7 +96,6 @@ class Ring {
   WaitWord& work() { return header_->work; }
 
   std::uint64_t arena_offset(Unit unit) const { return slots_[unit.slot].arena_offset; }
-  Nanoseconds arrival(Unit unit) const { return slots_[unit.slot].arrival; }
   /// Published slots that no lane has taken yet; an estimate while others publish.
   std::uint32_t published() const {
     return header_->published_slots.load(std::memory_order_relaxed);

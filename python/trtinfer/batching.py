@@ -108,7 +108,7 @@ def find_merge_limit(native: _core.OnnxRuntimeModel, axis: BatchAxis, max_batch_
     """Warm the batch sizes up and return the largest to which merging requests pays.
 
     On a CPU a convolution network gains nothing from a batch, and requests that share one wait for
-    each other; a small fully connected network gains tenfold.
+    each other; a small fully connected network gains much.
     """
     if not axis.batched or axis.fixed:
         return max_batch_size
