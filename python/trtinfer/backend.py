@@ -121,6 +121,26 @@ def model_tensors(
     )
 
 
+def open_model(
+    pipeline: _core.Pipeline,
+    tensors: ModelTensors,
+    metadata: Mapping[str, str],
+    backend: str,
+    fallback: _core.FallbackExecutor | None = None,
+) -> OpenModel:
+    """Return a model whose values are all numeric tensors, behind its pipeline."""
+    return OpenModel(
+        pipeline,
+        tensors.request_infos,
+        tensors.output_infos,
+        tensors.axis.batched,
+        True,
+        metadata,
+        backend,
+        fallback,
+    )
+
+
 def open_pipeline(
     executor: _core.Executor,
     tensors: ModelTensors,

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trtinfer import _core
+from trtinfer import _core, backend
 from trtinfer.backend import ModelTensors, OpenModel, RingSizes, model_tensors, open_pipeline
 from trtinfer.batching import (
     NO_BATCH_AXIS,
@@ -147,14 +147,7 @@ def _open_tensors(
     lanes = max(1, min(sizes.max_inflight, available_cores() // threads))
     executor = open_executor(native, tensors, recipe, threads=threads, lanes=lanes)
     pipeline = open_pipeline(executor, tensors, sizes, lanes=lanes, merge_limit=axis.fixed or limit)
-    return OpenModel(
-        pipeline,
-        tensors.request_infos,
-        tensors.output_infos,
-        axis.batched,
-        has_tensors=True,
-        metadata=native.metadata,
-    )
+    return backend.open_model(pipeline, tensors, native.metadata, "onnxruntime")
 
 
 _ObjectRun = Callable[[dict[str, Any]], dict[str, Any]]

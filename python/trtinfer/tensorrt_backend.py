@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from trtinfer import _core, model_metadata, onnxruntime_backend, tensorrt_library
+from trtinfer import _core, backend, model_metadata, onnxruntime_backend, tensorrt_library
 from trtinfer.backend import (
     ModelTensors,
     OpenModel,
@@ -91,16 +91,7 @@ def open_model(
         second = _second_executor(model, tensors, recipe, sizes)
         executor = fallback = _core.FallbackExecutor(executor, second, _report)
     pipeline = _open_pinned(executor, tensors, replace(sizes, max_batch_size=buckets[-1]))
-    return OpenModel(
-        pipeline,
-        tensors.request_infos,
-        tensors.output_infos,
-        axis.batched,
-        has_tensors=True,
-        metadata=model_metadata.read(model),
-        backend="tensorrt",
-        fallback=fallback,
-    )
+    return backend.open_model(pipeline, tensors, model_metadata.read(model), "tensorrt", fallback)
 
 
 def _open_engine(
