@@ -28,8 +28,6 @@ Nanoseconds deadline_from(Nanoseconds arrival, std::optional<double> timeout) {
 
 namespace {
 
-constexpr const char* kTicket = "trtinfer._core.ticket";
-
 // How long Ctrl-C may have to wait.
 constexpr Nanoseconds kSignalPeriod = 100'000'000;
 
@@ -88,20 +86,7 @@ std::shared_ptr<Request> ClaimHandle::publish(const Delivery& delivery, bool wak
   return request;
 }
 
-py::capsule make_ticket(PendingRequest pending) {
-  return py::capsule(new PendingRequest(std::move(pending)), kTicket, [](PyObject* ticket) {
-    delete static_cast<PendingRequest*>(PyCapsule_GetPointer(ticket, kTicket));
-  });
-}
-
-bool cancel_ticket(const py::capsule& ticket) {
-  void* pending = PyCapsule_GetPointer(ticket.ptr(), kTicket);
-  if (pending == nullptr) throw py::error_already_set();
-  return static_cast<const PendingRequest*>(pending)->cancel();
-}
-
 void register_claim(py::module_& m) {
-  m.def("cancel_ticket", &cancel_ticket, py::arg("ticket"));
   py::class_<PendingRequest>(m, "PendingRequest")
       .def("cancel", &PendingRequest::cancel)
       .def_property_readonly("running", &PendingRequest::running);

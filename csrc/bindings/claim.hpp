@@ -28,10 +28,6 @@ struct PendingRequest {
   bool running() const { return request->launched && !request->done(); }
 };
 
-/// The same as a capsule, and what `cancel` of it does.
-pybind11::capsule make_ticket(PendingRequest pending);
-bool cancel_ticket(const pybind11::capsule& ticket);
-
 /// What publishing needs beside the inputs. Without a notifier the caller waits for the answer.
 struct Delivery {
   std::shared_ptr<pipeline::Notifier> notifier;

@@ -9,6 +9,7 @@ PYBIND11_MODULE(_core, m) {
   trtinfer::bindings::register_preprocess(m);
   trtinfer::bindings::register_onnxruntime(m);
   trtinfer::bindings::register_tensorrt(m);
+  trtinfer::bindings::register_loop_future(m);
   trtinfer::bindings::register_notifier(m);
   trtinfer::bindings::register_executors(m);
   trtinfer::bindings::register_claim(m);

@@ -1,6 +1,10 @@
 #include "bindings/notifier.hpp"
 
+#include <optional>
+#include <utility>
+
 #include "bindings/errors.hpp"
+#include "bindings/loop_future.hpp"
 #include "bindings/register.hpp"
 #include "bindings/unlocked.hpp"
 
@@ -67,25 +71,20 @@ py::list NotifierHandle::drain() {
   return result;
 }
 
-void NotifierHandle::resolve_asyncio() {
-  // Attributes looked up by interned strings, as the interpreter does it.
-  static PyObject* const done = PyUnicode_InternFromString("done");
-  static PyObject* const set_result = PyUnicode_InternFromString("set_result");
-  static PyObject* const set_exception = PyUnicode_InternFromString("set_exception");
+void NotifierHandle::resolve_futures() {
   std::vector<std::shared_ptr<pipeline::Request>> requests;
   notifier_->drain(requests);
+  std::optional<py::error_already_set> raised;
   for (const std::shared_ptr<pipeline::Request>& request : requests) {
-    const Ended ended = take(*request);
-    PyObject* future = ended.cookie.ptr();
-    const auto is_done = py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(future, done));
-    if (!is_done) throw py::error_already_set();
-    if (is_done.ptr() == Py_True) continue;  // cancelled by its awaiter
-    const bool failed = !ended.error.is_none();
-    const auto set = py::reinterpret_steal<py::object>(
-        PyObject_CallMethodOneArg(future, failed ? set_exception : set_result,
-                                  failed ? ended.error.ptr() : ended.outputs.ptr()));
-    if (!set) throw py::error_already_set();
+    Ended ended = take(*request);
+    try {
+      const auto resolve = raised ? &loop_future::resolve_soon : &loop_future::resolve;
+      resolve(ended.cookie, std::move(ended.outputs), std::move(ended.error));
+    } catch (const py::error_already_set& error) {
+      if (!raised) raised = error;
+    }
   }
+  if (raised) throw std::move(*raised);
 }
 
 void register_notifier(py::module_& m) {
@@ -94,7 +93,7 @@ void register_notifier(py::module_& m) {
       .def_property_readonly("descriptor",
                              [](const NotifierHandle& self) { return self.get()->descriptor(); })
       .def("drain", &NotifierHandle::drain)
-      .def("resolve_asyncio", &NotifierHandle::resolve_asyncio)
+      .def("resolve_futures", &NotifierHandle::resolve_futures)
       .def("wait",
            [](const NotifierHandle& self) {
              const std::shared_ptr<pipeline::Notifier> notifier = self.get();

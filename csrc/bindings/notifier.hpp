@@ -26,8 +26,8 @@ class NotifierHandle {
   /// (cookie, error or None, outputs or None) of each request that ended since the last call.
   pybind11::list drain();
 
-  /// Resolves the asyncio futures that are the cookies of these requests; on their own loop.
-  void resolve_asyncio();
+  /// Resolves the LoopFutures that are the cookies of these requests; on their own loop.
+  void resolve_futures();
 
   const std::shared_ptr<pipeline::Notifier>& get() const { return notifier_; }
 

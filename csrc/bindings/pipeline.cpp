@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "bindings/errors.hpp"
+#include "bindings/loop_future.hpp"
 #include "bindings/notifier.hpp"
 #include "bindings/register.hpp"
 #include "bindings/tensors.hpp"
@@ -33,9 +34,9 @@ py::object PipelineHandle::infer(py::handle x, std::optional<double> timeout, in
   return wait_for(pipeline_, *layout_, request);
 }
 
-py::object PipelineHandle::submit(py::handle x, const Delivery& delivery) {
+std::optional<PendingRequest> PipelineHandle::submit(py::handle x, const Delivery& delivery) {
   ParsedInputs parsed;
-  if (!layout_->match(x, parsed)) return py::none();
+  if (!layout_->match(x, parsed)) return std::nullopt;
   const std::shared_ptr<Request> request = make_request(parsed, delivery.timeout);
   request->notifier = delivery.notifier;
   request->cookie = NotifierHandle::make_cookie(delivery.cookie, layout_);
@@ -45,9 +46,17 @@ py::object PipelineHandle::submit(py::handle x, const Delivery& delivery) {
     publish_at_once(parsed, request, delivery);
   }
   if (request->deadline != kNever) pipeline_->watch_deadline(request);
-  // An event loop submits many and cancels few: a capsule is made in a quarter of the time.
-  if (delivery.on_loop) return make_ticket({pipeline_, request});
-  return py::cast(PendingRequest{pipeline_, request});
+  return PendingRequest{pipeline_, request};
+}
+
+py::object PipelineHandle::submit_on_loop(py::handle x, py::handle loop, Delivery delivery) {
+  py::object future = loop_future::make(loop);
+  delivery.cookie = future;
+  delivery.on_loop = true;
+  std::optional<PendingRequest> pending = submit(x, delivery);
+  if (!pending) return py::none();
+  loop_future::attach(future, std::move(*pending));
+  return future;
 }
 
 ClaimHandle PipelineHandle::claim(std::uint32_t rows, bool has_batch_axis,
@@ -239,11 +248,19 @@ void register_pipeline(py::module_& m) {
       .def(
           "submit",
           [](PipelineHandle& self, py::handle x, const NotifierHandle& notifier, py::object cookie,
-             std::optional<double> timeout, int priority, bool on_loop) {
-            return self.submit(x, {notifier.get(), std::move(cookie), timeout, priority, on_loop});
+             std::optional<double> timeout, int priority) {
+            return self.submit(x, {notifier.get(), std::move(cookie), timeout, priority});
           },
           py::arg("x"), py::arg("notifier"), py::arg("cookie"), py::arg("timeout") = py::none(),
-          py::arg("priority") = 0, py::arg("on_loop") = false)
+          py::arg("priority") = 0)
+      .def(
+          "submit_on_loop",
+          [](PipelineHandle& self, py::handle x, const NotifierHandle& notifier, py::handle loop,
+             std::optional<double> timeout, int priority) {
+            return self.submit_on_loop(x, loop, {notifier.get(), {}, timeout, priority});
+          },
+          py::arg("x"), py::arg("notifier"), py::arg("loop"), py::arg("timeout") = py::none(),
+          py::arg("priority") = 0)
       .def("infer_object", &PipelineHandle::infer_object, py::arg("inputs"),
            py::arg("timeout") = py::none(), py::arg("priority") = 0)
       .def(

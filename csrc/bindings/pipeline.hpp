@@ -22,7 +22,10 @@ class PipelineHandle {
 
   /// None when `x` does not fit as it is; the explaining path in Python is then asked.
   pybind11::object infer(pybind11::handle x, std::optional<double> timeout, int priority);
-  pybind11::object submit(pybind11::handle x, const Delivery& delivery);
+  std::optional<PendingRequest> submit(pybind11::handle x, const Delivery& delivery);
+
+  /// Likewise; returns the LoopFuture that is made the cookie.
+  pybind11::object submit_on_loop(pybind11::handle x, pybind11::handle loop, Delivery delivery);
 
   ClaimHandle claim(std::uint32_t rows, bool has_batch_axis,
                     const std::vector<pipeline::Shape>& shapes, std::optional<double> timeout);

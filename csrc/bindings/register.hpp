@@ -10,6 +10,7 @@ void register_cuda(pybind11::module_& m);
 void register_preprocess(pybind11::module_& m);
 void register_onnxruntime(pybind11::module_& m);
 void register_tensorrt(pybind11::module_& m);
+void register_loop_future(pybind11::module_& m);
 void register_notifier(pybind11::module_& m);
 void register_executors(pybind11::module_& m);
 void register_claim(pybind11::module_& m);

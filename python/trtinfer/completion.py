@@ -2,7 +2,7 @@
 
 The core collects the requests that a batch ended in a `_core.Notifier` and makes its descriptor
 readable once per batch. A `FutureCompleter` thread resolves `concurrent.futures` futures; a
-`LoopCompleter` resolves asyncio futures on their own loop, which is woken once per batch.
+`LoopCompleter` resolves futures of an event loop on that loop, which is woken once per batch.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class FutureCompleter:
 
 
 class LoopCompleter:
-    """Resolves asyncio futures on the loop that they belong to. Use it on that loop only.
+    """Resolves the futures of an event loop on it. Use it on that loop only.
 
     Attributes:
         notifier: What to submit requests with.
@@ -122,7 +122,7 @@ class LoopCompleter:
         self._loop = loop
         self._pipeline = pipeline
         self.wake_scheduled = False
-        loop.add_reader(self.notifier.descriptor, self.notifier.resolve_asyncio)
+        loop.add_reader(self.notifier.descriptor, self.notifier.resolve_futures)
 
     def schedule_wake(self) -> None:
         """Have batches run once all callbacks that are ready now have published their requests.
@@ -136,7 +136,7 @@ class LoopCompleter:
     def _wake(self) -> None:
         self.wake_scheduled = False
         if self._pipeline.lead_briefly():
-            self.notifier.resolve_asyncio()
+            self.notifier.resolve_futures()
 
     def stop(self) -> None:
         """Resolve what has ended and stop watching; callable from any thread."""
@@ -148,5 +148,5 @@ class LoopCompleter:
             return
 
     def _stop_on_loop(self) -> None:
-        self.notifier.resolve_asyncio()
+        self.notifier.resolve_futures()
         self._loop.remove_reader(self.notifier.descriptor)

@@ -187,12 +187,11 @@ class Session:
         last_loop, completer = self._last_loop
         if last_loop is not loop or completer is None:
             completer = self._completer_of(loop)
-        future: asyncio.Future[Outputs] = loop.create_future()
-        pending = None
+        future = None
         if self._has_tensors:
             try:
-                pending = self._pipeline.submit(
-                    x, completer.notifier, future, timeout, priority, True
+                future = self._pipeline.submit_on_loop(
+                    x, completer.notifier, loop, timeout, priority
                 )
             except QueueFullError:
                 if timeout is None:
@@ -201,15 +200,9 @@ class Session:
                 pass  # the slower path counts it
             if not completer.wake_scheduled:
                 completer.schedule_wake()
-        try:
-            if pending is None:
-                pending = await self._submit_off_loop(loop, x, future, timeout, priority)
-            return await future
-        except asyncio.CancelledError:
-            future.cancel()
-            if pending is not None:
-                _cancel(pending)
-            raise
+        if future is None:
+            future = await self._submit_off_loop(loop, x, timeout, priority)
+        return cast(Outputs, await future)
 
     def claim(
         self,
@@ -295,7 +288,7 @@ class Session:
         self,
         x: object,
         notifier: _core.Notifier,
-        cookie: Future[Outputs] | asyncio.Future[Outputs],
+        cookie: Future[Outputs] | _core.LoopFuture,
         timeout: float | None,
         priority: int,
     ) -> _core.PendingRequest:
@@ -324,22 +317,24 @@ class Session:
         self,
         loop: asyncio.AbstractEventLoop,
         x: object,
-        future: asyncio.Future[Outputs],
         timeout: float | None,
         priority: int,
-    ) -> _core.PendingRequest:
+    ) -> _core.LoopFuture:
         """Decode images, and wait for room, without holding up the loop."""
+        future = _core.LoopFuture(loop)
         notifier = self._completer_of(loop).notifier
         started = time.monotonic()
 
-        def publish() -> _core.PendingRequest:
+        def publish() -> None:
             left = _left(timeout, started)
-            published = self._submit_slowly(x, notifier, future, left, priority)
-            if future.cancelled():  # nobody waits for it any more
-                published.cancel()
-            return published
+            future.attach(self._submit_slowly(x, notifier, future, left, priority))
 
-        return await loop.run_in_executor(None, publish)
+        try:
+            await loop.run_in_executor(None, publish)
+        except asyncio.CancelledError:
+            future.cancel()
+            raise
+        return future
 
     def _submit_claim(
         self, claim: _core.Claim, timeout: float | None, priority: int
@@ -403,13 +398,6 @@ def _check_options(
         raise ValueError(f"{max_batch_size=} must be at least 1 and at most {capacity=}")
     if not 1 <= max_inflight <= 32:
         raise ValueError(f"{max_inflight=} must be 1 to 32")
-
-
-def _cancel(pending: object) -> None:
-    if isinstance(pending, _core.PendingRequest):
-        pending.cancel()
-    else:
-        _core.cancel_ticket(pending)
 
 
 def _close(

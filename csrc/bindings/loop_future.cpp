@@ -1,0 +1,330 @@
+#include "bindings/loop_future.hpp"
+
+#include <new>
+#include <utility>
+
+#include "bindings/register.hpp"
+
+namespace py = pybind11;
+
+namespace trtinfer::bindings::loop_future {
+namespace {
+
+enum class State : std::uint8_t { kPending, kDone, kFailed, kCancelled };
+
+struct LoopFuture {
+  PyObject_HEAD;
+  State state;
+  bool blocking;       // the task's sign that it was awaited, not yielded
+  PyObject* loop;      // never null, like `value` once ended
+  PyObject* callback;  // the awaiter's, or null
+  PyObject* context;   // what to call it in
+  PyObject* value;     // outputs, exception, or message of the cancellation
+  PendingRequest pending;
+};
+
+PyTypeObject* type = nullptr;
+
+LoopFuture* cast(PyObject* object) { return reinterpret_cast<LoopFuture*>(object); }
+PyObject* cast(LoopFuture* future) { return reinterpret_cast<PyObject*>(future); }
+
+py::object import(const char* module, const char* name) {
+  return py::module_::import(module).attr(name);
+}
+
+// --- Awaiters
+
+PyObject* call_in_context(PyObject* context, PyObject* callback, PyObject* argument) {
+  if (PyContext_Enter(context) != 0) return nullptr;
+  PyObject* result = PyObject_CallOneArg(callback, argument);
+  PyObject *kind = nullptr, *error = nullptr, *traceback = nullptr;
+  PyErr_Fetch(&kind, &error, &traceback);
+  if (PyContext_Exit(context) != 0) PyErr_Clear();
+  PyErr_Restore(kind, error, traceback);
+  return result;
+}
+
+void call_soon(LoopFuture* self, const py::object& callback, const py::object& context) {
+  py::handle(self->loop)
+      .attr("call_soon")(callback, py::handle(cast(self)), py::arg("context") = context);
+}
+
+py::object take(PyObject*& member) {
+  return py::reinterpret_steal<py::object>(std::exchange(member, nullptr));
+}
+
+void end(LoopFuture* self, State state, py::object value) {
+  self->state = state;
+  self->value = value.release().ptr();
+  self->pending = {};
+}
+
+void schedule_awaiter(LoopFuture* self) {
+  const py::object callback = take(self->callback);
+  const py::object context = take(self->context);
+  if (callback) call_soon(self, callback, context);
+}
+
+void run_awaiter(LoopFuture* self) {
+  const py::object callback = take(self->callback);
+  const py::object context = take(self->context);
+  if (!callback) return;
+  const auto result =
+      py::reinterpret_steal<py::object>(call_in_context(context.ptr(), callback.ptr(), cast(self)));
+  if (!result) throw py::error_already_set();
+}
+
+bool end_with(LoopFuture* self, py::object outputs, py::object error) {
+  if (self->state != State::kPending) return false;
+  if (error.is_none()) {
+    end(self, State::kDone, std::move(outputs));
+  } else {
+    end(self, State::kFailed, std::move(error));
+  }
+  return true;
+}
+
+// --- The protocol of asyncio.Future
+
+PyObject* result(PyObject* object, PyObject* /*unused*/) {
+  const LoopFuture* self = cast(object);
+  switch (self->state) {
+    case State::kDone:
+      return Py_NewRef(self->value);
+    case State::kFailed:
+      PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(self->value)), self->value);
+      return nullptr;
+    case State::kCancelled: {
+      static PyObject* const kind = import("asyncio", "CancelledError").release().ptr();
+      if (self->value == Py_None) {
+        PyErr_SetNone(kind);
+      } else {
+        PyErr_SetObject(kind, self->value);
+      }
+      return nullptr;
+    }
+    case State::kPending:
+      break;
+  }
+  PyErr_SetObject(import("asyncio", "InvalidStateError").ptr(),
+                  py::str("the request has not ended").ptr());
+  return nullptr;
+}
+
+PySendResult send(PyObject* object, PyObject* /*unused*/, PyObject** answer) {
+  LoopFuture* self = cast(object);
+  if (self->state == State::kPending) {
+    self->blocking = true;
+    *answer = Py_NewRef(object);
+    return PYGEN_NEXT;
+  }
+  *answer = result(object, nullptr);
+  return *answer == nullptr ? PYGEN_ERROR : PYGEN_RETURN;
+}
+
+PyObject* next(PyObject* object) {
+  PyObject* answer = nullptr;
+  if (send(object, nullptr, &answer) != PYGEN_RETURN) return answer;
+  const py::object outputs = py::reinterpret_steal<py::object>(answer);
+  // An instance: outputs that are a tuple would be taken for the arguments of the class.
+  const auto stop =
+      py::reinterpret_steal<py::object>(PyObject_CallOneArg(PyExc_StopIteration, outputs.ptr()));
+  if (stop) PyErr_SetObject(PyExc_StopIteration, stop.ptr());
+  return nullptr;
+}
+
+PyObject* await(PyObject* object) { return Py_NewRef(object); }
+
+PyObject* add_done_callback(PyObject* object, PyObject* const* arguments, Py_ssize_t count,
+                            PyObject* keywords) {
+  LoopFuture* self = cast(object);
+  const Py_ssize_t named = keywords == nullptr ? 0 : PyTuple_GET_SIZE(keywords);
+  if (count != 1 || named > 1 || self->callback != nullptr) {
+    PyErr_SetString(PyExc_RuntimeError, "the answer of a request has one awaiter");
+    return nullptr;
+  }
+  PyObject* context = named == 1 ? Py_NewRef(arguments[1]) : PyContext_CopyCurrent();
+  if (context == nullptr) return nullptr;
+  self->callback = Py_NewRef(arguments[0]);
+  self->context = context;
+  if (self->state == State::kPending) Py_RETURN_NONE;
+  try {
+    schedule_awaiter(self);
+  } catch (py::error_already_set& error) {
+    error.restore();
+    return nullptr;
+  }
+  Py_RETURN_NONE;
+}
+
+PyObject* cancel(PyObject* object, PyObject* arguments, PyObject* keywords) {
+  LoopFuture* self = cast(object);
+  PyObject* message = Py_None;
+  const char* names[] = {"msg", nullptr};
+  if (PyArg_ParseTupleAndKeywords(arguments, keywords, "|O:cancel", const_cast<char**>(names),
+                                  &message) == 0) {
+    return nullptr;
+  }
+  if (self->state != State::kPending) Py_RETURN_FALSE;
+  const PendingRequest pending = std::move(self->pending);
+  end(self, State::kCancelled, py::reinterpret_borrow<py::object>(message));
+  try {
+    if (pending.pipeline) pending.cancel();
+    schedule_awaiter(self);
+  } catch (py::error_already_set& error) {
+    error.restore();
+    return nullptr;
+  }
+  Py_RETURN_TRUE;
+}
+
+PyObject* attach_pending(PyObject* object, PyObject* pending) {
+  try {
+    attach(object, py::cast<PendingRequest>(py::handle(pending)));
+  } catch (py::error_already_set& error) {
+    error.restore();
+    return nullptr;
+  } catch (const py::cast_error&) {
+    PyErr_SetString(PyExc_TypeError, "a PendingRequest is needed");
+    return nullptr;
+  }
+  Py_RETURN_NONE;
+}
+
+PyObject* done(PyObject* object, PyObject* /*unused*/) {
+  return PyBool_FromLong(cast(object)->state != State::kPending);
+}
+
+PyObject* get_loop(PyObject* object, PyObject* /*unused*/) { return Py_NewRef(cast(object)->loop); }
+
+PyObject* get_blocking(PyObject* object, void* /*unused*/) {
+  return PyBool_FromLong(cast(object)->blocking);
+}
+
+int set_blocking(PyObject* object, PyObject* value, void* /*unused*/) {
+  const int truth = value == nullptr ? -1 : PyObject_IsTrue(value);
+  if (truth >= 0) cast(object)->blocking = truth != 0;
+  return truth < 0 ? -1 : 0;
+}
+
+// --- The type
+
+PyObject* create(PyTypeObject* /*type*/, PyObject* arguments, PyObject* /*keywords*/) {
+  PyObject* loop = nullptr;
+  if (PyArg_ParseTuple(arguments, "O:LoopFuture", &loop) == 0) return nullptr;
+  return make(loop).release().ptr();
+}
+
+int traverse(PyObject* object, visitproc visit, void* arg) {
+  const LoopFuture* self = cast(object);
+  Py_VISIT(Py_TYPE(object));
+  Py_VISIT(self->loop);
+  Py_VISIT(self->callback);
+  Py_VISIT(self->context);
+  Py_VISIT(self->value);
+  return 0;
+}
+
+int clear(PyObject* object) {
+  LoopFuture* self = cast(object);
+  Py_CLEAR(self->callback);
+  Py_CLEAR(self->context);
+  return 0;
+}
+
+void deallocate(PyObject* object) {
+  LoopFuture* self = cast(object);
+  PyObject_GC_UnTrack(object);
+  clear(object);
+  Py_CLEAR(self->loop);
+  Py_CLEAR(self->value);
+  self->pending.~PendingRequest();
+  PyTypeObject* kind = Py_TYPE(object);
+  PyObject_GC_Del(object);
+  Py_DECREF(kind);
+}
+
+template <typename Function>
+void* slot(Function* function) {
+  return reinterpret_cast<void*>(function);
+}
+
+PyTypeObject* make_type() {
+  static PyMethodDef methods[] = {
+      {"add_done_callback", reinterpret_cast<PyCFunction>(slot(&add_done_callback)),
+       METH_FASTCALL | METH_KEYWORDS, nullptr},
+      {"attach", &attach_pending, METH_O, nullptr},
+      {"cancel", reinterpret_cast<PyCFunction>(slot(&cancel)), METH_VARARGS | METH_KEYWORDS,
+       nullptr},
+      {"done", &done, METH_NOARGS, nullptr},
+      {"get_loop", &get_loop, METH_NOARGS, nullptr},
+      {"result", &result, METH_NOARGS, nullptr},
+      {}};
+  static PyGetSetDef properties[] = {
+      {"_asyncio_future_blocking", &get_blocking, &set_blocking, nullptr, nullptr}, {}};
+  static PyType_Slot slots[] = {{Py_tp_new, slot(&create)},
+                                {Py_tp_dealloc, slot(&deallocate)},
+                                {Py_tp_traverse, slot(&traverse)},
+                                {Py_tp_clear, slot(&clear)},
+                                {Py_tp_methods, methods},
+                                {Py_tp_getset, properties},
+                                {Py_tp_iter, slot(&PyObject_SelfIter)},
+                                {Py_tp_iternext, slot(&next)},
+                                {Py_am_await, slot(&await)},
+                                {Py_am_send, slot(&send)},
+                                {}};
+  static PyType_Spec spec = {"trtinfer._core.LoopFuture", sizeof(LoopFuture), 0,
+                             Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC, slots};
+  PyObject* made = PyType_FromSpec(&spec);
+  if (made == nullptr) throw py::error_already_set();
+  return reinterpret_cast<PyTypeObject*>(made);
+}
+
+LoopFuture* checked(py::handle future) {
+  if (Py_TYPE(future.ptr()) != type) throw py::type_error("the cookie is no LoopFuture");
+  return cast(future.ptr());
+}
+
+}  // namespace
+
+py::object make(py::handle loop) {
+  LoopFuture* self = PyObject_GC_New(LoopFuture, type);
+  if (self == nullptr) throw py::error_already_set();
+  self->state = State::kPending;
+  self->blocking = false;
+  self->loop = loop.inc_ref().ptr();
+  self->callback = self->context = self->value = nullptr;
+  new (&self->pending) PendingRequest();
+  PyObject_GC_Track(cast(self));
+  return py::reinterpret_steal<py::object>(cast(self));
+}
+
+void attach(py::handle future, PendingRequest pending) {
+  LoopFuture* self = checked(future);
+  if (self->state == State::kCancelled) {
+    pending.cancel();
+  } else if (self->state == State::kPending) {
+    self->pending = std::move(pending);
+  }
+}
+
+void resolve(py::handle future, py::object outputs, py::object error) {
+  LoopFuture* self = checked(future);
+  if (end_with(self, std::move(outputs), std::move(error))) run_awaiter(self);
+}
+
+void resolve_soon(py::handle future, py::object outputs, py::object error) {
+  LoopFuture* self = checked(future);
+  if (end_with(self, std::move(outputs), std::move(error))) schedule_awaiter(self);
+}
+
+}  // namespace trtinfer::bindings::loop_future
+
+namespace trtinfer::bindings {
+
+void register_loop_future(py::module_& m) {
+  loop_future::type = loop_future::make_type();
+  m.add_object("LoopFuture", reinterpret_cast<PyObject*>(loop_future::type));
+}
+
+}  // namespace trtinfer::bindings
