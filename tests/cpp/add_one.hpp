@@ -98,9 +98,15 @@ struct AddOnePipeline {
   std::shared_ptr<Pipeline> pipeline;
 
   explicit AddOnePipeline(const ring::RingOptions& options, bool shape_known = true)
-      : executor(std::make_shared<AddOne>(shape_known)),
+      : AddOnePipeline(options, std::make_shared<AddOne>(shape_known), nullptr) {}
+
+  /// Batches run on `runs`, which is made of `own`; null: on `own` itself.
+  AddOnePipeline(const ring::RingOptions& options, std::shared_ptr<AddOne> own,
+                 std::shared_ptr<Executor> runs)
+      : executor(std::move(own)),
         pipeline(std::make_shared<Pipeline>(
-            executor, std::vector<TensorSpec>{{"x", ElementType::kFloat32, {kWidth}}}, options)) {}
+            runs != nullptr ? std::move(runs) : executor,
+            std::vector<TensorSpec>{{"x", ElementType::kFloat32, {kWidth}}}, options)) {}
 
   /// A request of rows (value, value + 1), (value + 1, value + 2), …, split where it must be.
   /// Without a notifier the caller has to wait for it.
