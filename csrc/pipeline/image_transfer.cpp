@@ -54,18 +54,19 @@ void ImageTransfer::plan(const Batch& batch) {
 
 void ImageTransfer::reserve_pixels(std::size_t bytes) {
   if (bytes <= pixel_bytes_) return;
+  pixel_bytes_ = 0;  // what follows may fail
   pixels_.reset();
   pixels_ = cuda::allocate_device(2 * bytes);
   pixel_bytes_ = 2 * bytes;
 }
 
-bool ImageTransfer::reserve_table(std::size_t bytes) {
-  if (bytes <= table_bytes_) return false;
+void ImageTransfer::reserve_table(std::size_t bytes) {
+  if (bytes <= table_bytes_) return;
+  table_bytes_ = 0;  // what follows may fail
   table_.reset();
   table_ = cuda::allocate_device(2 * bytes);
   host_table_ = cuda::allocate_pinned(2 * bytes);
   table_bytes_ = 2 * bytes;
-  return true;
 }
 
 void ImageTransfer::send_pixels(const Batch& batch, const cuda::Stream& stream) {
@@ -109,15 +110,14 @@ void ImageTransfer::send_pixels(const Batch& batch, const cuda::Stream& stream) 
   flush();
 }
 
-bool ImageTransfer::send(const Batch& batch, std::uint32_t images, const cuda::Stream& stream) {
+void ImageTransfer::send(const Batch& batch, std::uint32_t images, const cuda::Stream& stream) {
   plan(batch);
   send_pixels(batch, stream);
   sources_.resize(images, sources_.front());
   const std::size_t bytes = preprocess::batch_bytes(sources_);
-  const bool moved = reserve_table(bytes);
+  reserve_table(bytes);
   preprocess::write_batch(sources_, host_table_.get());
   cuda::copy_async(table_.get(), host_table_.get(), bytes, stream);
-  return moved;
 }
 
 }  // namespace trtinfer::pipeline

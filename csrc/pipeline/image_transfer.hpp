@@ -19,8 +19,8 @@ class ImageTransfer {
   explicit ImageTransfer(const preprocess::GpuPreprocessor& preprocessor);
 
   /// Enqueues the transfers for a kernel over `images` images; those that the batch lacks repeat
-  /// its first. Returns whether table() moved, so that what was captured with it must be made anew.
-  bool send(const Batch& batch, std::uint32_t images, const cuda::Stream& stream);
+  /// its first. May move table(): what was captured with it must then be made anew.
+  void send(const Batch& batch, std::uint32_t images, const cuda::Stream& stream);
 
   /// Device address of the table; what the kernel is given.
   const std::byte* table() const { return table_.get(); }
@@ -34,7 +34,7 @@ class ImageTransfer {
 
   void plan(const Batch& batch);
   void reserve_pixels(std::size_t bytes);
-  bool reserve_table(std::size_t bytes);
+  void reserve_table(std::size_t bytes);
   void send_pixels(const Batch& batch, const cuda::Stream& stream);
 
   const preprocess::GpuPreprocessor& preprocessor_;

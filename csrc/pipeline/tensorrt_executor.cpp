@@ -55,8 +55,8 @@ void TensorRtExecutor::open_lane(Lane& lane, const std::vector<BucketEngine>& en
   lane.scratch = cuda::allocate_device(scratch);
   for (Bucket& bucket : lane.buckets) {
     bucket.context->set_device_memory(lane.scratch.get(), scratch);
-    record(lane, bucket);
   }
+  record(lane);
 }
 
 void TensorRtExecutor::bind(const Lane& lane, const Bucket& bucket) const {
@@ -88,11 +88,14 @@ void TensorRtExecutor::enqueue(const Lane& lane, const Bucket& bucket) const {
   }
 }
 
-void TensorRtExecutor::record(Lane& lane, Bucket& bucket) const {
-  // The first enqueue may compile and allocate, which a capture does not allow.
-  bucket.context->enqueue(lane.stream.get());
-  lane.stream.synchronize();
-  bucket.graph = cuda::Graph::capture(lane.stream, [&] { enqueue(lane, bucket); });
+void TensorRtExecutor::record(Lane& lane) const {
+  for (Bucket& bucket : lane.buckets) {
+    // The first enqueue may compile and allocate, which a capture does not allow.
+    bucket.context->enqueue(lane.stream.get());
+    lane.stream.synchronize();
+    bucket.graph = cuda::Graph::capture(lane.stream, [&] { enqueue(lane, bucket); });
+  }
+  if (lane.images != nullptr) lane.captured_table = lane.images->table();
 }
 
 void TensorRtExecutor::send(const Batch& batch, const Lane& lane) const {
@@ -142,10 +145,8 @@ void TensorRtExecutor::run(const Batch& batch) {
   Bucket& bucket = *std::find_if(lane.buckets.begin(), lane.buckets.end(),
                                  [&](const Bucket& b) { return b.rows() >= batch.rows; });
   if (preprocessor_ != nullptr) {
-    if (lane.images->send(batch, bucket.rows(), lane.stream)) {
-      lane.stream.synchronize();
-      for (Bucket& stale : lane.buckets) record(lane, stale);
-    }
+    lane.images->send(batch, bucket.rows(), lane.stream);
+    if (lane.images->table() != lane.captured_table) record(lane);
   } else {
     send(batch, lane);
   }

@@ -61,12 +61,13 @@ class TensorRtExecutor : public Executor {
     std::vector<cuda::PinnedMemory> host_outputs;
     cuda::DeviceMemory scratch;
     std::unique_ptr<ImageTransfer> images;
+    const std::byte* captured_table = nullptr;  // of `images`, in all graphs
     std::vector<Bucket> buckets;
   };
 
   void open_lane(Lane& lane, const std::vector<BucketEngine>& engines) const;
   void bind(const Lane& lane, const Bucket& bucket) const;
-  void record(Lane& lane, Bucket& bucket) const;
+  void record(Lane& lane) const;
   void enqueue(const Lane& lane, const Bucket& bucket) const;
   void send(const Batch& batch, const Lane& lane) const;
   void wait(const Lane& lane) const;
