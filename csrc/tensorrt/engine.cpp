@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "cuda/memory.hpp"
 #include "tensorrt/driver.hpp"
 #include "tensorrt/error.hpp"
 #include "tensorrt/handshake.hpp"
@@ -10,6 +11,13 @@ namespace trtinfer::tensorrt {
 namespace {
 
 constexpr std::int32_t kMaxTensors = 4096;
+constexpr std::size_t kLeastRoom = 64 << 20;  // what a small engine may need beside its weights
+
+/// Throws cuda::Error, naming a size, when the GPU is full or has failed: a refusal then says
+/// nothing of the plan.
+void require_room(std::size_t plan_bytes) {
+  static_cast<void>(cuda::allocate_device(2 * plan_bytes + kLeastRoom));
+}
 
 Object deserialize(const Library& library, void* runtime, std::span<const std::byte> plan) {
   if (plan.empty()) throw Error("the plan is empty");
@@ -17,10 +25,12 @@ Object deserialize(const Library& library, void* runtime, std::span<const std::b
   const std::uint64_t mark = library.logger().mark();
   void* engine = library.abi().runtime.deserialize_engine(runtime, plan.data(), plan.size());
   if (engine == nullptr) {
-    throw Error(library.logger().explain("TensorRT " + library.version_text() +
-                                             " refuses the plan of " + std::to_string(plan.size()) +
-                                             " bytes",
-                                         mark));
+    const std::string refusal =
+        library.logger().explain("TensorRT " + library.version_text() + " refuses the plan of " +
+                                     std::to_string(plan.size()) + " bytes",
+                                 mark);
+    require_room(plan.size());
+    throw Error(refusal);
   }
   check_engine(library.abi(), engine);
   return Object(engine);

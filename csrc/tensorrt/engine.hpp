@@ -37,7 +37,8 @@ struct ShapeRange {
 /// plan is code: only plans of a trusted source may be opened.
 class Engine {
  public:
-  /// Deserializes on the current CUDA device. Throws Error with TensorRT's reason.
+  /// Deserializes on the current CUDA device. Throws Error with TensorRT's reason, and cuda::Error
+  /// when the GPU is full or has failed.
   Engine(const Library& library, std::span<const std::byte> plan);
 
   const Library& library() const { return library_; }
