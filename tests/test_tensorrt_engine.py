@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import models
 import numpy as np
 import onnxruntime
 import pytest
+from gpu import Gpu
 from onnx import TensorProto
 
 from trtinfer import _core, default_model, precision, tensorrt_library
@@ -24,47 +24,6 @@ RANGE = 60
 
 # Folders of lean runtimes (tensorrt-lean-cu13-libs): TensorRT 10 and 11 without a builder.
 LEAN = [folder for folder in os.environ.get("TRTINFER_LEAN_RUNTIMES", "").split(":") if folder]
-
-
-class Gpu:
-    """Memory and a stream of device 0, through libcuda."""
-
-    def __init__(self) -> None:
-        self.cuda = ctypes.CDLL("libcuda.so.1")
-        context = ctypes.c_void_p()
-        self.call("cuInit", 0)
-        self.call("cuDevicePrimaryCtxRetain", ctypes.byref(context), 0)
-        self.call("cuCtxSetCurrent", context)
-        stream = ctypes.c_void_p()
-        self.call("cuStreamCreate", ctypes.byref(stream), 1)
-        self.stream = stream.value or 0
-
-    def call(self, name: str, *arguments: object) -> None:
-        error = getattr(self.cuda, name)(*arguments)
-        assert error == 0, f"{name} failed with CUDA error {error}"
-
-    def allocate(self, size: int) -> int:
-        address = ctypes.c_uint64()
-        self.call("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(max(size, 256)))
-        return address.value
-
-    def upload(self, array: np.ndarray) -> int:
-        address = self.allocate(array.nbytes)
-        size = ctypes.c_size_t(array.nbytes)
-        self.call(
-            "cuMemcpyHtoD_v2", ctypes.c_uint64(address), array.ctypes.data_as(ctypes.c_void_p), size
-        )
-        return address
-
-    def download(self, address: int, array: np.ndarray) -> np.ndarray:
-        size = ctypes.c_size_t(array.nbytes)
-        self.call(
-            "cuMemcpyDtoH_v2", array.ctypes.data_as(ctypes.c_void_p), ctypes.c_uint64(address), size
-        )
-        return array
-
-    def synchronize(self) -> None:
-        self.call("cuStreamSynchronize", ctypes.c_void_p(self.stream))
 
 
 @pytest.fixture(scope="module")

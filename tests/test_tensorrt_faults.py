@@ -1,0 +1,336 @@
+"""What goes wrong with a GPU: plans, libraries, memory, kernels; no request is lost by it.
+
+What may ruin a GPU for the rest of a process runs in one of its own: this file is its program, too.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import models
+import numpy as np
+import pytest
+from gpu import Gpu
+
+import trtinfer
+from trtinfer import BackendError, TensorRtOptions, _core, tensorrt_library
+from trtinfer.plan_cache import PlanCache
+
+RNG = np.random.default_rng(11)
+QUEUED = 500
+RECIPE = trtinfer.Recipe.named("torchvision")
+SMALL_IMAGE = RNG.integers(0, 256, (300, 300, 3), np.uint8)
+LARGE_IMAGE = RNG.integers(0, 256, (3000, 4000, 3), np.uint8)
+
+CYCLES, WARM_UP = 1000, 100
+MOST_GROWTH = 8 << 20  # of all cycles together, in bytes of either memory
+
+
+def open_session(model: bytes, falls_back: bool = True, **more: object) -> trtinfer.Session:
+    options = TensorRtOptions(falls_back=falls_back)
+    return trtinfer.Session(model, backend="tensorrt", tensorrt=options, **more)
+
+
+def open_matmul(**more: object) -> trtinfer.Session:
+    return open_session(models.matmul_model(), max_batch_size=8, capacity=512, **more)
+
+
+def open_images(**more: object) -> trtinfer.Session:
+    return open_session(
+        models.image_model(224), max_batch_size=2, max_inflight=1, preprocess=RECIPE, **more
+    )
+
+
+def check_matmul(answers: list[np.ndarray], rows: np.ndarray) -> None:
+    expected = rows @ models.WEIGHTS
+    assert np.abs(np.stack(answers) - expected).max() <= 1e-3 * np.ptp(expected)
+
+
+def check_means(session: trtinfer.Session, image: np.ndarray) -> None:
+    means = session.infer(image)["means"]
+    np.testing.assert_allclose(means, RECIPE(image).mean((1, 2)), rtol=1e-3, atol=1e-3)
+
+
+def apart(case: Callable[[], None], **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs a function of this file as a program; its log is in `stderr`."""
+    run = subprocess.run(
+        [sys.executable, __file__, case.__name__],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert run.returncode == 0, f"status {run.returncode}\n{run.stdout}\n{run.stderr}"
+    return run
+
+
+# --- Plans
+
+
+@pytest.fixture
+def plan_cache(tmp_path, monkeypatch) -> PlanCache:
+    """An empty one, which sessions use."""
+    monkeypatch.setenv("TRTINFER_CACHE", str(tmp_path))
+    return PlanCache()
+
+
+def of_another_family(plan: bytes) -> bytes:
+    """Plans begin with `ptrt`, those of TensorRT for RTX with `vtrt`."""
+    return {b"ptrt": b"vtrt", b"vtrt": b"ptrt"}[plan[:4]] + plan[4:]
+
+
+def of_another_version(plan: bytes) -> bytes:
+    """The version, a byte for each of its parts, is in the first bytes of a plan."""
+    version = bytes(map(int, tensorrt_library.find().version.split(".")))
+    place = plan.index(version, 0, 64)
+    return plan[:place] + bytes([version[0] + 1]) + plan[place + 1 :]
+
+
+def replace_entries(cache: PlanCache, kind: str, damage: Callable[[bytes], bytes]) -> int:
+    """Replaces what the cache holds by something that its checksums know nothing of."""
+    entries = [entry for entry in cache.entries() if entry.key.get("kind") == kind]
+    for entry in entries:
+        data = cache.get(entry.key)
+        assert data is not None
+        assert cache.put(entry.key, damage(data))
+    return len(entries)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda plan: plan[: len(plan) // 2],
+        lambda plan: bytes(len(plan)),
+        lambda plan: b"not a plan at all",
+        of_another_family,
+        of_another_version,
+    ],
+    ids=["half", "zeros", "text", "another family", "another version"],
+)
+def test_a_plan_that_is_refused_is_built_again(plan_cache, caplog, damage):
+    x = RNG.random((3, 256), np.float32)
+    open_matmul().close()
+    assert replace_entries(plan_cache, "plan", damage) == 4
+    with open_matmul() as session:
+        assert session.backend == "tensorrt"
+        check_matmul(list(session.infer(x)["y"]), x)
+    assert caplog.text.count("is built again") == 4
+    caplog.clear()
+    open_matmul().close()
+    assert "is built again" not in caplog.text
+
+
+@pytest.mark.gpu
+def test_a_plan_whose_file_is_damaged_is_built_again(plan_cache, caplog):
+    x = RNG.random((3, 256), np.float32)
+    open_matmul().close()
+    for entry in plan_cache.entries():
+        data = bytearray(entry.path.read_bytes())
+        data[-1] ^= 1
+        entry.path.write_bytes(data)
+    with open_matmul() as session:
+        check_matmul(list(session.infer(x)["y"]), x)
+    assert "checksum is wrong" in caplog.text
+
+
+@pytest.mark.gpu
+def test_damaged_kernels_are_compiled_again(plan_cache):
+    x = RNG.random((3, 256), np.float32)
+    open_matmul().close()
+    if replace_entries(plan_cache, "runtime cache", lambda kernels: b"junk" * 100) == 0:
+        pytest.skip("only TensorRT for RTX keeps kernels")
+    with open_matmul() as session:
+        check_matmul(list(session.infer(x)["y"]), x)
+
+
+# --- Libraries
+
+
+def cuda_runtime() -> Path | None:
+    """A libcudart on this machine."""
+    spec = find_spec("nvidia")
+    folders = [Path(folder) for folder in (spec and spec.submodule_search_locations) or ()]
+    for folder in (*folders, Path("/usr/local/cuda")):
+        for file in folder.rglob("libcudart.so.1*"):
+            return file
+    return None
+
+
+@pytest.fixture(params=["a text", "our own extension", "the CUDA runtime"])
+def wrong_library(request, tmp_path) -> str:
+    text = tmp_path / "libtensorrt_rtx.so.1"
+    text.write_text("not a library at all")
+    libraries = {"a text": text, "our own extension": _core.__file__}
+    file = libraries.get(request.param) or cuda_runtime()
+    return str(file) if file is not None else pytest.skip("there is no libcudart")
+
+
+def test_a_wrong_library_is_an_error_that_names_it(wrong_library):
+    options = TensorRtOptions(library=wrong_library)
+    with pytest.raises(BackendError, match=Path(wrong_library).name):
+        trtinfer.Session(models.matmul_model(), backend="tensorrt", tensorrt=options)
+
+
+@pytest.mark.gpu
+def test_a_wrong_library_leaves_the_choice_to_the_cpu(wrong_library, caplog):
+    caplog.set_level(logging.INFO, "trtinfer")
+    options = TensorRtOptions(library=wrong_library)
+    with trtinfer.Session(models.matmul_model(), backend="auto", tensorrt=options) as session:
+        assert session.backend == "onnxruntime"
+    assert Path(wrong_library).name in caplog.text
+
+
+# --- Memory
+
+
+def no_room_at_open() -> None:
+    gpu, x = Gpu(), RNG.random((3, 256), np.float32)
+    open_matmul().close()
+    pieces = gpu.fill()
+    with pytest.raises(BackendError, match="memory"):
+        open_matmul()
+    gpu.free(*pieces)
+    with open_matmul() as session:
+        check_matmul(list(session.infer(x)["y"]), x)
+
+
+def no_room_in_use() -> None:
+    gpu = Gpu()
+    with open_images() as session:
+        check_means(session, SMALL_IMAGE)
+        assert session.backend == "tensorrt"
+        gpu.fill()
+        check_means(session, LARGE_IMAGE)
+        assert session.backend == "onnxruntime"
+        assert session.stats()["backend"] == "onnxruntime"
+        assert session.stats()["failed"] == 0
+
+
+def no_room_in_use_and_no_fallback() -> None:
+    gpu = Gpu()
+    with open_images(falls_back=False) as session:
+        check_means(session, SMALL_IMAGE)
+        pieces = gpu.fill()
+        with pytest.raises(BackendError, match="out of memory"):
+            session.infer(LARGE_IMAGE)
+        gpu.free(*pieces)
+        check_means(session, LARGE_IMAGE)
+        check_means(session, SMALL_IMAGE)
+        assert session.stats()["failed"] == 1
+
+
+@pytest.mark.gpu
+def test_a_full_gpu_is_an_error_at_open_that_passes():
+    assert "built again" not in apart(no_room_at_open).stderr
+
+
+@pytest.mark.gpu
+def test_a_gpu_that_is_full_in_use_hands_over_to_the_cpu():
+    assert "go on on the CPU" in apart(no_room_in_use).stderr
+
+
+@pytest.mark.gpu
+def test_a_gpu_that_is_full_in_use_fails_one_request_without_fallback():
+    apart(no_room_in_use_and_no_fallback)
+
+
+# --- A kernel that traps
+
+
+def queue_behind_a_held_gpu(
+    session: trtinfer.Session, rows: np.ndarray
+) -> tuple[list[trtinfer.InferenceFuture], Counter[int]]:
+    """Submits every row; the counter tells how often each was answered."""
+    answered: Counter[int] = Counter()
+    futures = []
+    for i, row in enumerate(rows):
+        future = session.submit(row)
+        future.add_done_callback(lambda _, i=i: answered.update([i]))
+        futures.append(future)
+    time.sleep(0.1)
+    stats = session.stats()
+    assert stats["batches_in_flight"] > 0
+    assert stats["queue_length"] >= QUEUED - 2 * 8
+    assert not answered
+    return futures, answered
+
+
+def trap() -> None:
+    rows = RNG.random((QUEUED, 256), np.float32)
+    with open_matmul() as session:
+        check_matmul([session.infer(rows[0])["y"]], rows[:1])
+        release = Gpu().hold()
+        futures, answered = queue_behind_a_held_gpu(session, rows)
+        release()
+        check_matmul([future.result(60)["y"] for future in futures], rows)
+        check_matmul([session.infer(rows[0])["y"]], rows[:1])
+        stats = session.stats()
+        assert session.backend == stats["backend"] == "onnxruntime"
+        assert (stats["completed"], stats["failed"]) == (QUEUED + 2, 0)
+    assert answered == Counter(range(QUEUED))
+
+
+def trap_without_fallback() -> None:
+    rows = RNG.random((QUEUED, 256), np.float32)
+    with open_matmul(falls_back=False) as session:
+        session.infer(rows[0])
+        release = Gpu().hold()
+        futures, answered = queue_behind_a_held_gpu(session, rows)
+        release()
+        for future in futures:
+            assert isinstance(future.exception(60), BackendError)
+        assert session.backend == "tensorrt"
+        assert session.stats()["failed"] == QUEUED
+    assert answered == Counter(range(QUEUED))
+
+
+@pytest.mark.gpu
+def test_all_that_was_queued_when_a_kernel_trapped_is_answered_once():
+    log = apart(trap).stderr
+    assert log.count("the GPU failed, requests go on on the CPU") == 1
+
+
+@pytest.mark.gpu
+def test_all_that_was_queued_when_a_kernel_trapped_fails_without_fallback():
+    apart(trap_without_fallback)
+
+
+# --- Opening and closing
+
+
+def open_and_close_often() -> None:
+    x = np.zeros(256, np.float32)
+    page = os.sysconf("SC_PAGE_SIZE")
+    used = []
+    for cycle in range(CYCLES + 1):
+        if cycle in (WARM_UP, CYCLES):
+            resident = int(Path("/proc/self/statm").read_text().split()[1]) * page
+            used.append((resident, -_core.gpu_memory()[0]))
+        with open_session(models.matmul_model(), max_batch_size=1, capacity=16) as session:
+            session.infer(x)
+    (host, device), (host_after, device_after) = used
+    print(json.dumps({"host": host_after - host, "device": device_after - device}))
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_thousand_sessions_leave_no_memory_behind():
+    grown = json.loads(apart(open_and_close_often).stdout)
+    assert max(grown.values()) <= MOST_GROWTH, grown
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
+    globals()[sys.argv[1]]()
