@@ -37,6 +37,8 @@ MODULE_ORDER = [
     "backend",
     "onnxruntime_backend",
     "tensorrt_library",
+    "onnx_graph",
+    "split_products",
     "precision",
     "plan_file",
     "file_lock",

@@ -102,6 +102,22 @@ def test_half_precision_makes_plans_smaller(cache: PlanCache, precision: str) ->
 
 
 @pytest.mark.usefixtures("library")
+@pytest.mark.parametrize(("gpu", "is_split"), [(90, True), (89, False)])
+def test_products_are_split_only_where_tensorrt_rounds_them_unasked(gpu: int, is_split: bool):
+    rounded, exact = (
+        builder(
+            default_model.path(),
+            build_options=BuildOptions(tf32=tf32, compute_capabilities=(gpu,)),
+        )
+        for tf32 in (True, False)
+    )
+    assert rounded.key(1) != exact.key(1)
+    assert rounded.runtime_cache_key() != exact.runtime_cache_key() or not is_split
+    # Twice the weights: a high and a low part of each.
+    assert (len(exact.plan(1).data) > 1.8 * len(rounded.plan(1).data)) == is_split
+
+
+@pytest.mark.usefixtures("library")
 def test_precision_that_the_model_does_not_have_is_refused(cache: PlanCache) -> None:
     with pytest.raises(ModelError, match="no QuantizeLinear"):
         builder(matmul_model(), cache, ROWS, options("int8-qdq")).plan(1)

@@ -23,7 +23,9 @@ class BuildOptions:
             an axis of its whole shape, the smallest, the most frequent and the largest.
         keep_io_types: Inputs and outputs keep the model's types whatever the precision is; else
             they take part in it, with releases that take precision from the model only.
-        tf32: Products of fp32 numbers may be rounded to 10 bits, which is faster.
+        tf32: Factors of products of fp32 numbers may be rounded to 11 bits, which is faster. Where
+            TensorRT for RTX does so unasked (on compute capability 9.0), False makes three products
+            of each (`trtinfer.split_products`).
         workspace_bytes: Limit of scratch memory; 0: TensorRT's own.
         optimization_level: 0 to 5, the more the longer a build takes; -1: TensorRT's own.
         compute_capabilities: GPUs to build for, as 89 for 8.9; empty: the one at hand. Others need

@@ -162,7 +162,9 @@ class PlanBuilder:
     @property
     def _converts(self) -> bool:
         """Whether precision has to be in the model."""
-        return self._options.precision != "fp32" and self._library.only_strongly_typed
+        if self._options.precision == "fp32":
+            return self.target.always_tf32 and not self._options.tf32
+        return self._library.only_strongly_typed
 
     def _check_bucket(self, bucket: int) -> None:
         if not self._axis.batched and bucket != 1:
@@ -205,7 +207,8 @@ class PlanBuilder:
         )
         if self._converts:
             model = source.data if source.path is None else source.path
-            builder.parse(convert(model, precision, self._options.keep_io_types))
+            options = self._options
+            builder.parse(convert(model, precision, options.keep_io_types, options.tf32))
         else:
             builder.parse(source.data, "" if source.path is None else str(source.path))
         return builder
@@ -312,7 +315,7 @@ def _shape_text(tensor: _core.TensorRtTensor) -> str:
 
 
 def _converter_version() -> str:
-    """Of the package whose converter `trtinfer.precision` uses."""
+    """Of what `trtinfer.precision` converts with."""
     import onnxruntime
 
-    return str(onnxruntime.__version__)
+    return f"trtinfer {_core.__version__}, onnxruntime {onnxruntime.__version__}"

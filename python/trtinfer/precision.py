@@ -8,7 +8,6 @@ that converter has none, and the rules of where to convert are the same.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from trtinfer.errors import ModelError
+from trtinfer.onnx_graph import graphs, tensors
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8-qdq")
 
@@ -24,7 +24,9 @@ _FLOAT, _FLOAT16, _BFLOAT16 = 1, 10, 16  # onnx.TensorProto.DataType
 _INSTALL = "install onnx 1.17 or newer"
 
 
-def convert(model: bytes | Path, precision: str, keep_io_types: bool = True) -> bytes:
+def convert(
+    model: bytes | Path, precision: str, keep_io_types: bool = True, tf32: bool = True
+) -> bytes:
     """Rewrites a model so that its numbers have a precision.
 
     Args:
@@ -33,6 +35,8 @@ def convert(model: bytes | Path, precision: str, keep_io_types: bool = True) -> 
             QuantizeLinear and DequantizeLinear nodes, and what they do not enclose keeps its
             type); `"fp16"` and `"bf16"` convert it.
         keep_io_types: Inputs and outputs stay float32; else they are converted too.
+        tf32: Whether a library that multiplies fp32 numbers in TF32 may do so; False: every product
+            of an `"fp32"` model becomes three that TF32 computes almost exactly.
 
     Returns:
         The serialized model, with its weights inside.
@@ -57,6 +61,8 @@ def convert(model: bytes | Path, precision: str, keep_io_types: bool = True) -> 
         proto = _to_float16(proto, keep_io_types)
         if precision == "bf16":
             _to_bfloat16(proto, exact)
+    if precision == "fp32" and not tf32:
+        proto = _split_products(proto)
     return _serialize(proto)
 
 
@@ -96,32 +102,20 @@ def _to_float16(proto: Any, keep_io_types: bool) -> Any:
         raise ModelError(f"the model cannot be converted to 16 bits: {error!r}") from error
 
 
-def _graphs(graph: Any) -> Iterator[Any]:
-    """The graph and those inside its If, Loop and Scan nodes."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                if inner.node or inner.initializer:
-                    yield from _graphs(inner)
+def _split_products(proto: Any) -> Any:
+    from trtinfer import split_products  # needs onnx
 
-
-def _tensors(proto: Any) -> Iterator[tuple[str, Any]]:
-    """Every stored tensor with the name under which nodes use it."""
-    for graph in _graphs(proto.graph):
-        for tensor in graph.initializer:
-            yield tensor.name, tensor
-        for node in graph.node:
-            for attribute in node.attribute:
-                if attribute.HasField("t"):
-                    yield node.output[0], attribute.t
+    try:
+        return split_products.split(proto)
+    except Exception as error:  # shape inference's own types
+        raise ModelError(f"the model's fp32 products cannot be split: {error}") from error
 
 
 def _float_values(proto: Any) -> dict[str, np.ndarray[Any, Any]]:
     helper = _import("onnx.numpy_helper")
     return {
         name: helper.to_array(tensor)
-        for name, tensor in _tensors(proto)
+        for name, tensor in tensors(proto.graph)
         if tensor.data_type == _FLOAT
     }
 
@@ -129,7 +123,7 @@ def _float_values(proto: Any) -> dict[str, np.ndarray[Any, Any]]:
 def _to_bfloat16(proto: Any, exact: dict[str, np.ndarray[Any, Any]]) -> None:
     """Turns every float16 of a converted model into bfloat16; `exact` has the values before."""
     helper = _import("onnx.numpy_helper")
-    for name, tensor in _tensors(proto):
+    for name, tensor in tensors(proto.graph):
         if tensor.data_type == _FLOAT16:
             values = exact.get(name)
             if values is None:
@@ -139,7 +133,7 @@ def _to_bfloat16(proto: Any, exact: dict[str, np.ndarray[Any, Any]]) -> None:
             tensor.name, tensor.data_type = kept_name, _BFLOAT16
             tensor.dims.extend(shape)
             tensor.raw_data = values.astype(ml_dtypes.bfloat16).tobytes()
-    for graph in _graphs(proto.graph):
+    for graph in graphs(proto.graph):
         for info in (*graph.input, *graph.output, *graph.value_info):
             if info.type.tensor_type.elem_type == _FLOAT16:
                 info.type.tensor_type.elem_type = _BFLOAT16
