@@ -53,6 +53,7 @@ MODULE_ORDER = [
     "model_metadata",
     "tensorrt_backend",
     "metrics",
+    "closing",
     "session",
     "labels",
     "checkpoint",

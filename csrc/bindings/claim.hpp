@@ -34,7 +34,8 @@ struct Delivery {
   pybind11::object cookie;
   std::optional<double> timeout;
   int priority = 0;
-  bool on_loop = false;  ///< from an event loop: never wait for room, and leave waking to `wake`
+  bool on_loop = false;  ///< from an event loop: never wait for room
+  bool wakes = true;     ///< whether a lane is told at once; else the caller tells it of many
 };
 
 /// A claimed unit in Python's hands. Used with the GIL held.

@@ -1,7 +1,7 @@
 #include "bindings/errors.hpp"
 
 #include <cstdio>
-#include <exception>
+#include <utility>
 
 #include "bindings/register.hpp"
 #include "pipeline/executor.hpp"
@@ -49,6 +49,22 @@ py::object outcome_error(const pipeline::Request& request) {
   }
 }
 
+py::object exception_of(std::exception_ptr raised) {
+  try {
+    std::rethrow_exception(std::move(raised));
+  } catch (const py::error_already_set& error) {
+    return error.value();
+  } catch (const pipeline::FullError& error) {
+    return make_error("QueueFullError", error.what());
+  } catch (const pipeline::ClosedError& error) {
+    return make_error("ClosedError", error.what());
+  } catch (const pipeline::TooLargeError& error) {
+    return make_error("InputError", error.what());
+  } catch (...) {
+    return {};
+  }
+}
+
 std::shared_ptr<void> hold(py::object object) {
   return {object.release().ptr(),
           [](void* held) { with_gil([&] { Py_DECREF(static_cast<PyObject*>(held)); }); }};
@@ -57,15 +73,9 @@ std::shared_ptr<void> hold(py::object object) {
 void register_errors(py::module_&) {
   errors = py::module_::import("trtinfer.errors").release();
   py::register_local_exception_translator([](std::exception_ptr raised) {
-    try {
-      if (raised) std::rethrow_exception(raised);
-    } catch (const pipeline::FullError& error) {
-      set_error(make_error("QueueFullError", error.what()));
-    } catch (const pipeline::ClosedError& error) {
-      set_error(make_error("ClosedError", error.what()));
-    } catch (const pipeline::TooLargeError& error) {
-      set_error(make_error("InputError", error.what()));
-    }
+    const py::object error = exception_of(raised);
+    if (!error) std::rethrow_exception(raised);
+    set_error(error);
   });
 }
 

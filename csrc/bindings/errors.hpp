@@ -3,6 +3,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include <exception>
 #include <memory>
 #include <string>
 
@@ -18,6 +19,9 @@ void set_error(const pybind11::object& error);
 
 /// Raises the class `name` of trtinfer.errors.
 [[noreturn]] void raise_error(const char* name, const std::string& message);
+
+/// The Python exception that a caught C++ exception stands for; null when it stands for none.
+pybind11::object exception_of(std::exception_ptr raised);
 
 /// The exception that stands for how a request ended; the request has not completed.
 pybind11::object outcome_error(const pipeline::Request& request);

@@ -37,22 +37,27 @@ py::object PipelineHandle::infer(py::handle x, std::optional<double> timeout, in
 std::optional<PendingRequest> PipelineHandle::submit(py::handle x, const Delivery& delivery) {
   ParsedInputs parsed;
   if (!layout_->match(x, parsed)) return std::nullopt;
+  return submit_parsed(parsed, delivery);
+}
+
+PendingRequest PipelineHandle::submit_parsed(const ParsedInputs& parsed, const Delivery& delivery) {
   const std::shared_ptr<Request> request = make_request(parsed, delivery.timeout);
   request->notifier = delivery.notifier;
   request->cookie = NotifierHandle::make_cookie(delivery.cookie, layout_);
   if (delivery.timeout && !delivery.on_loop) {
-    publish_in_turn(parsed, request, request->deadline, delivery.priority, true);
+    publish_in_turn(parsed, request, request->deadline, delivery.priority, delivery.wakes);
   } else {
     publish_at_once(parsed, request, delivery);
   }
   if (request->deadline != kNever) pipeline_->watch_deadline(request);
-  return PendingRequest{pipeline_, request};
+  return {pipeline_, request};
 }
 
 py::object PipelineHandle::submit_on_loop(py::handle x, py::handle loop, Delivery delivery) {
   py::object future = loop_future::make(loop);
   delivery.cookie = future;
   delivery.on_loop = true;
+  delivery.wakes = false;
   std::optional<PendingRequest> pending = submit(x, delivery);
   if (!pending) return py::none();
   loop_future::attach(future, std::move(*pending));
@@ -107,7 +112,7 @@ void PipelineHandle::publish_at_once(const ParsedInputs& parsed,
   if (parsed.rows <= max) {
     Claim claim = delivery.timeout ? claim_part_on_loop(parsed, 0) : claim_part(parsed, 0, 0);
     layout_->fill(parsed, 0, claim);
-    pipeline_->publish(std::move(claim), request, 0, delivery.priority, !delivery.on_loop);
+    pipeline_->publish(std::move(claim), request, 0, delivery.priority, delivery.wakes);
     return;
   }
   std::vector<Claim> claims;
@@ -119,8 +124,7 @@ void PipelineHandle::publish_at_once(const ParsedInputs& parsed,
   for (std::size_t i = 0; i < claims.size(); ++i) {
     const auto first = static_cast<std::uint32_t>(i) * max;
     try {
-      pipeline_->publish(std::move(claims[i]), request, first, delivery.priority,
-                         !delivery.on_loop);
+      pipeline_->publish(std::move(claims[i]), request, first, delivery.priority, delivery.wakes);
     } catch (const pipeline::ClosedError&) {
       if (i > 0) pipeline_->abandon(request, Outcome::kClosed);
       throw;
@@ -182,6 +186,7 @@ Claim PipelineHandle::claim_rows(std::uint32_t rows, const std::vector<Shape>& s
   std::optional<Claim> claim = pipeline_->try_claim(rows, shapes);
   if (claim) return std::move(*claim);
   const Unlocked unlocked;
+  if (until != 0) pipeline_->wake();  // what takes the room may have been published without it
   return pipeline_->claim(rows, shapes, until);
 }
 
@@ -261,6 +266,17 @@ void register_pipeline(py::module_& m) {
           },
           py::arg("x"), py::arg("notifier"), py::arg("loop"), py::arg("timeout") = py::none(),
           py::arg("priority") = 0)
+      .def("infer_many", &PipelineHandle::infer_many, py::arg("xs"), py::arg("convert"),
+           py::arg("timeout") = py::none(), py::arg("priority") = 0)
+      .def(
+          "submit_many",
+          [](PipelineHandle& self, const py::list& xs, const NotifierHandle& notifier,
+             const py::list& cookies, py::handle convert, std::optional<double> timeout,
+             int priority) {
+            return self.submit_many(xs, cookies, convert, {notifier.get(), {}, timeout, priority});
+          },
+          py::arg("xs"), py::arg("notifier"), py::arg("cookies"), py::arg("convert"),
+          py::arg("timeout") = py::none(), py::arg("priority") = 0)
       .def("infer_object", &PipelineHandle::infer_object, py::arg("inputs"),
            py::arg("timeout") = py::none(), py::arg("priority") = 0)
       .def(
@@ -276,6 +292,7 @@ void register_pipeline(py::module_& m) {
            py::arg("shapes"), py::arg("timeout") = py::none())
       .def("close", &PipelineHandle::close, py::arg("drain"))
       .def("stats", &PipelineHandle::stats)
+      .def_property_readonly("max_batch_size", &PipelineHandle::max_batch_size)
       .def("lead_briefly", &PipelineHandle::lead_briefly)
       .def_property_readonly("closed", &PipelineHandle::closed);
 

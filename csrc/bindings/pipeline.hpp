@@ -27,6 +27,13 @@ class PipelineHandle {
   /// Likewise; returns the LoopFuture that is made the cookie.
   pybind11::object submit_on_loop(pybind11::handle x, pybind11::handle loop, Delivery delivery);
 
+  /// Each of `xs` is a request of its own, converted by `convert` where it does not fit as it is.
+  /// Instead of the outputs of a request, or of what stands for it, there may be an exception.
+  pybind11::list infer_many(const pybind11::list& xs, pybind11::handle convert,
+                            std::optional<double> timeout, int priority);
+  pybind11::list submit_many(const pybind11::list& xs, const pybind11::list& cookies,
+                             pybind11::handle convert, Delivery delivery);
+
   ClaimHandle claim(std::uint32_t rows, bool has_batch_axis,
                     const std::vector<pipeline::Shape>& shapes, std::optional<double> timeout);
 
@@ -36,6 +43,7 @@ class PipelineHandle {
   PendingRequest submit_object(pybind11::object inputs, const Delivery& delivery);
 
   void close(bool drain);
+  std::uint32_t max_batch_size() const { return pipeline_->max_batch_size(); }
   bool closed() const { return pipeline_->closed(); }
   // With the GIL: it would be wanted back in less time than it takes to hand it over.
   bool lead_briefly() { return pipeline_->lead_briefly(); }
@@ -44,6 +52,10 @@ class PipelineHandle {
  private:
   using RequestPtr = std::shared_ptr<pipeline::Request>;
 
+  PendingRequest submit_parsed(const ParsedInputs& parsed, const Delivery& delivery);
+  void match(pybind11::handle x, pybind11::handle convert, ParsedInputs& parsed) const;
+  RequestPtr publish_next(const ParsedInputs& parsed, std::optional<double> timeout, int priority,
+                          bool has_company);
   RequestPtr make_request(const ParsedInputs& parsed, std::optional<double> timeout);
 
   /// All parts find room now, or none is published. No claim is held while waiting for another: two

@@ -356,6 +356,22 @@ class Pipeline:
         timeout: float | None = None,
         priority: int = 0,
     ) -> LoopFuture | None: ...
+    def infer_many(
+        self,
+        xs: list[object],
+        convert: Callable[[object], Mapping[str, object]],
+        timeout: float | None = None,
+        priority: int = 0,
+    ) -> list[dict[str, npt.NDArray[Any]] | Exception]: ...
+    def submit_many(
+        self,
+        xs: list[object],
+        notifier: Notifier,
+        cookies: Sequence[object],
+        convert: Callable[[object], Mapping[str, object]],
+        timeout: float | None = None,
+        priority: int = 0,
+    ) -> list[PendingRequest | Exception]: ...
     def infer_object(
         self, inputs: object, timeout: float | None = None, priority: int = 0
     ) -> Any: ...
@@ -375,6 +391,8 @@ class Pipeline:
         timeout: float | None = None,
     ) -> Claim: ...
     def close(self, drain: bool) -> None: ...
+    @property
+    def max_batch_size(self) -> int: ...
     def lead_briefly(self) -> bool: ...
     def stats(self) -> dict[str, Any]: ...
     @property

@@ -33,6 +33,13 @@ class InferenceFuture(Future[Outputs]):
         self._pending = pending
         return self
 
+    def attach_or_fail(self, pending: _core.PendingRequest | Exception) -> None:
+        """Tie the future to its published request, or end it with what kept it from that."""
+        if isinstance(pending, Exception):
+            self.set_exception(pending)
+        else:
+            self._pending = pending
+
     def cancel(self) -> bool:
         """Take the request back; works until its batch is launched.
 

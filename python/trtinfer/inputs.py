@@ -50,14 +50,22 @@ class InputReader:
         self._check_rows(values)
         return values
 
-    def claim_shapes(self, shape: Shapes | None) -> list[list[int]]:
-        """Return the shapes that a claimed slot has to hold; empty when they are always the same.
+    def claim_shapes(self, shape: Shapes | None, rows: int | None) -> list[list[int]]:
+        """Return the shapes that claimed slots have to hold; empty when they are always the same.
+
+        Args:
+            shape: Of a sample.
+            rows: Samples; None: one, without batch axis.
 
         Raises:
-            InputError: A shape is missing or does not fit its input.
+            InputError: A shape is missing or does not fit its input, or there is no batch axis.
         """
         if not self._tensors:
             raise InputError("slots cannot hold this model's values: use infer()")
+        if rows is not None and not self._batched:
+            raise InputError(f"{rows=}: requests to this model have no batch axis")
+        if rows is not None and rows < 1:
+            raise InputError(f"{rows=} must be at least 1")
         if shape is None:
             if any(dim < 0 for info in self._infos for dim in self._sample(info)):
                 wanted = ", ".join(map(str, self._infos))
@@ -73,7 +81,7 @@ class InputReader:
             given = _dimensions(shape[info.name])
             if not fits(given, self._sample(info)):
                 raise InputError(f"the shape {given} does not fit {self._sample(info)} of {info}")
-            shapes.append([1, *given] if self._batched else list(given))
+            shapes.append([rows or 1, *given] if self._batched else list(given))
         return shapes
 
     def _names(self) -> str:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
+import concurrent.futures
 import contextlib
-import functools
 import logging
 import os
 import threading
 import time
-import weakref
 from asyncio import get_running_loop
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from copy import deepcopy
 from dataclasses import replace
 from types import TracebackType
 from typing import TypeVar, cast
 
-from trtinfer import _core, images, onnxruntime_backend, tensorrt_backend
+from trtinfer import _core, closing, images, onnxruntime_backend, tensorrt_backend
 from trtinfer.backend import RingSizes
 from trtinfer.completion import FutureCompleter, InferenceFuture, LoopCompleter
 from trtinfer.errors import InputError, QueueFullError
@@ -122,11 +120,7 @@ class Session:
         self._last_loop: tuple[asyncio.AbstractEventLoop | None, LoopCompleter | None] = None, None
         self._invalid = 0
         self._lock = threading.Lock()  # guards _loops and _invalid
-        _open_sessions.add(self)
-        self._finalizer = weakref.finalize(
-            self, _close_unreachable, self._pipeline, self._futures, self._loops
-        )
-        self._finalizer.atexit = False  # _close_open_sessions does it, before threads are gone
+        closing.watch(self, self._pipeline, self._futures, self._loops)
 
     # --- Requests -----------------------------------------------------------------------------
 
@@ -204,28 +198,84 @@ class Session:
             future = await self._submit_off_loop(loop, x, timeout, priority)
         return cast(Outputs, await future)
 
+    def infer_many(
+        self,
+        xs: Iterable[object],
+        timeout: float | None = None,
+        priority: int = 0,
+    ) -> list[Outputs]:
+        """Answer many requests, each as `infer` would, in one crossing into the core.
+
+        They share batches, and wait for room that the first of them gives back. A request that
+        fails fails alone: its exception is raised once all have ended; `submit_many` gives each.
+
+        Returns:
+            The outputs of each request, in order.
+        """
+        if self._has_tensors and self._recipe is None:
+            results = self._pipeline.infer_many(list(xs), self._read, timeout, priority)
+        else:
+            futures = self.submit_many(xs, timeout, priority)
+            concurrent.futures.wait(futures)
+            return [future.result() for future in futures]
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+        return cast(list[Outputs], results)
+
+    def submit_many(
+        self, xs: Iterable[object], timeout: float | None = None, priority: int = 0
+    ) -> list[InferenceFuture]:
+        """Publish many requests, each as `submit` would, in one crossing into the core.
+
+        Returns:
+            The future of each, in order; what `submit` would have raised is the future's exception.
+        """
+        xs = list(xs)
+        futures = [InferenceFuture() for _ in xs]
+        notifier = self._futures.notifier
+        if self._has_tensors and self._recipe is None:
+            submitted = self._pipeline.submit_many(
+                xs, notifier, futures, self._read, timeout, priority
+            )
+            for future, pending in zip(futures, submitted, strict=True):
+                future.attach_or_fail(pending)
+            return futures
+        for x, future in zip(xs, futures, strict=True):
+            try:
+                future.attach(self._submit_slowly(x, notifier, future, timeout, priority))
+            except Exception as error:
+                future.set_exception(error)
+        return futures
+
     def claim(
         self,
+        rows: int | None = None,
+        *,
         shape: Shapes | None = None,
         timeout: float | None = None,
     ) -> Slot:
-        """Claim a slot of the ring, to be filled in place: no copy is made of its inputs.
+        """Claim room in the ring, to be filled in place: no copy is made of its inputs.
 
         Args:
+            rows: Samples: the views and the outputs then have a leading batch axis of this length,
+                at most ``max_batch_size``. None: one sample, without batch axis.
             shape: The sample's shape, where it varies from request to request: of the only input,
                 or a dict from input name to shape. For images: (height, width, 3).
             timeout: Seconds to wait for room; None: a full ring refuses at once.
 
         Raises:
-            InputError: The shape is missing or does not fit, or the model has no numeric tensors.
+            InputError: ``rows`` or ``shape`` does not fit, or the model has no numeric tensors.
             QueueFullError: There is no room in the ring.
             ClosedError: The session is closed.
         """
         with self._counting_invalid():
-            shapes = self._reader.claim_shapes(shape)
+            shapes = self._reader.claim_shapes(shape, rows)
             if self._recipe is not None and 0 in shapes[0]:
                 raise InputError(f"an image has pixels: the shape {shape} was received")
-            claim = self._pipeline.claim(1, False, shapes, timeout)
+            if rows is not None and rows > self._pipeline.max_batch_size:
+                raise InputError(f"{rows=}: at most {self._pipeline.max_batch_size} fit a batch")
+            claim = self._pipeline.claim(rows or 1, rows is not None, shapes, timeout)
         return Slot(claim, self._submit_claim)
 
     # --- State --------------------------------------------------------------------------------
@@ -255,8 +305,8 @@ class Session:
             drain: Answer all accepted requests first. False: requests that are not yet launched end
                 with ClosedError.
         """
-        _close(self._pipeline, self._futures, self._loops, drain=drain)
-        _open_sessions.discard(self)
+        closing.close(self._pipeline, self._futures, self._loops, drain=drain)
+        closing.forget(self)
 
     def __enter__(self) -> Session:
         """Return the session itself."""
@@ -342,6 +392,10 @@ class Session:
         future = InferenceFuture()
         return future.attach(claim.submit(self._futures.notifier, future, timeout, priority))
 
+    def _read(self, x: object) -> dict[str, object]:
+        with self._counting_invalid():
+            return self._reader.read(x)
+
     @contextlib.contextmanager
     def _counting_invalid(self) -> Iterator[None]:
         try:
@@ -398,37 +452,3 @@ def _check_options(
         raise ValueError(f"{max_batch_size=} must be at least 1 and at most {capacity=}")
     if not 1 <= max_inflight <= 32:
         raise ValueError(f"{max_inflight=} must be 1 to 32")
-
-
-def _close(
-    pipeline: _core.Pipeline,
-    futures: FutureCompleter,
-    loops: Mapping[asyncio.AbstractEventLoop, LoopCompleter],
-    drain: bool,
-) -> None:
-    pipeline.close(drain)
-    futures.stop()
-    for completer in list(loops.values()):
-        completer.stop()
-
-
-def _close_unreachable(
-    pipeline: _core.Pipeline,
-    futures: FutureCompleter,
-    loops: Mapping[asyncio.AbstractEventLoop, LoopCompleter],
-) -> None:
-    if not _core.on_own_thread():
-        _close(pipeline, futures, loops, drain=False)
-        return
-    # The garbage collector ran on a thread that the end of a session waits for.
-    close = functools.partial(_close, pipeline, futures, loops, drain=False)
-    threading.Thread(target=close, name="trtinfer-close", daemon=True).start()
-
-
-_open_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
-
-
-@atexit.register
-def _close_open_sessions() -> None:
-    for session in list(_open_sessions):
-        session.close(drain=False)
