@@ -23,6 +23,7 @@ from gpu import Gpu
 
 import trtinfer
 from trtinfer import BackendError, TensorRtOptions, _core, tensorrt_library
+from trtinfer.completion import InferenceFuture
 from trtinfer.plan_cache import PlanCache
 
 RNG = np.random.default_rng(11)
@@ -250,7 +251,7 @@ def test_a_gpu_that_is_full_in_use_fails_one_request_without_fallback():
 
 def queue_behind_a_held_gpu(
     session: trtinfer.Session, rows: np.ndarray
-) -> tuple[list[trtinfer.InferenceFuture], Counter[int]]:
+) -> tuple[list[InferenceFuture], Counter[int]]:
     """Submits every row; the counter tells how often each was answered."""
     answered: Counter[int] = Counter()
     futures = []

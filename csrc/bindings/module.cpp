@@ -12,6 +12,7 @@ PYBIND11_MODULE(_core, m) {
   trtinfer::bindings::register_loop_future(m);
   trtinfer::bindings::register_notifier(m);
   trtinfer::bindings::register_executors(m);
+  trtinfer::bindings::register_engine_replay(m);
   trtinfer::bindings::register_claim(m);
   trtinfer::bindings::register_pipeline(m);
 }

@@ -13,6 +13,7 @@ void register_tensorrt(pybind11::module_& m);
 void register_loop_future(pybind11::module_& m);
 void register_notifier(pybind11::module_& m);
 void register_executors(pybind11::module_& m);
+void register_engine_replay(pybind11::module_& m);
 void register_claim(pybind11::module_& m);
 void register_pipeline(pybind11::module_& m);
 

@@ -308,6 +308,23 @@ class FallbackExecutor(Executor):
     @property
     def has_failed(self) -> bool: ...
 
+# bindings/engine_replay.cpp
+
+class EngineReplay:
+    def __init__(
+        self,
+        engine: TensorRtEngine,
+        inputs: Sequence[npt.NDArray[Any]],
+        *,
+        device: int = 0,
+        lanes: int = 1,
+        transfers: bool = False,
+        cache: TensorRtRuntimeCache | None = None,
+    ) -> None: ...
+    def time_alone(self, replays: int) -> list[float]: ...
+    def time_saturated(self, replays: int) -> float: ...
+    def outputs(self) -> list[bytes]: ...
+
 # bindings/claim.cpp, bindings/pipeline.cpp
 
 class PendingRequest:
