@@ -60,6 +60,7 @@ MODULE_ORDER = [
     "efficientnet_lite0",
     "default_model",
     "classifier",
+    "verify",
     "info",
     "cli",
     "__init__",

@@ -71,7 +71,7 @@ class Classifier:
             labels = labels if labels is not None else default_model.labels()
         metadata = {} if recipe is not None and labels is not None else model_metadata.read(model)
         if recipe is None:
-            recipe = _own_recipe(model, metadata)
+            recipe = own_recipe(model, metadata)
         self.session = Session(model, preprocess=recipe, **session_options)
         try:
             self._output = self.session.outputs[0].name
@@ -216,8 +216,16 @@ class Classifier:
         return [(float(probabilities[index]), self.labels[index]) for index in chosen]
 
 
-def _own_recipe(model: str | os.PathLike[str] | bytes, metadata: Mapping[str, str]) -> Recipe:
-    """The recipe of a model that ultralytics exported for classification."""
+def own_recipe(model: str | os.PathLike[str] | bytes, metadata: Mapping[str, str]) -> Recipe:
+    """The recipe of a model that ultralytics exported for classification.
+
+    Args:
+        model: For the message.
+        metadata: Of the model.
+
+    Raises:
+        ModelError: It is no such model.
+    """
     name = "the model" if isinstance(model, bytes) else repr(os.fspath(model))
     if metadata.get("task") != "classify" or "imgsz" not in metadata:
         raise ModelError(

@@ -1,4 +1,4 @@
-"""The command line: `trtinfer classify`, `trtinfer build` and `trtinfer info`.
+"""The command line: `trtinfer classify`, `trtinfer build`, `trtinfer verify` and `trtinfer info`.
 
 A command is one function that adds its arguments to a parser and returns what runs it; its name and
 the first line of its docstring are what the user sees.
@@ -7,28 +7,40 @@ the first line of its docstring are what the user sees.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
-from trtinfer import _core, default_model, info, tensorrt_library
+from trtinfer import (
+    _core,
+    default_model,
+    info,
+    model_metadata,
+    tensorrt_backend,
+    tensorrt_library,
+)
 from trtinfer.backend import RingSizes
 from trtinfer.buckets import bucket_sizes
-from trtinfer.build_options import BuildOptions
+from trtinfer.build_options import BuildOptions, Dimensions
 from trtinfer.build_target import parse_capability
-from trtinfer.classifier import Answer, Classifier
-from trtinfer.errors import ModelError, TrtInferError
+from trtinfer.classifier import Answer, Classifier, own_recipe
+from trtinfer.errors import BackendError, ModelError, TrtInferError
 from trtinfer.model_description import ModelDescription, describe
 from trtinfer.model_source import ModelSource
 from trtinfer.plan_cache import PlanCache
 from trtinfer.plans import Plan, PlanBuilder, build_plans, write_plans
 from trtinfer.precision import PRECISIONS
 from trtinfer.preprocess import Recipe
+from trtinfer.session import Session
+from trtinfer.tensorrt_backend import TensorRtOptions
+from trtinfer.verify import TOLERANCES, Report, compare, random_requests
 
 Run: TypeAlias = Callable[[argparse.Namespace], int]
+T = TypeVar("T")
 
 OK, SOME_FAILED, CANNOT_START, INTERRUPTED = 0, 1, 2, 130
 _STDIN = "-"
@@ -42,12 +54,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Without the program's name; None for those of this process.
 
     Returns:
-        The exit status: 0, 1 when some images failed, 2 when nothing could be started.
+        The exit status: 0, 1 when some images failed or a model was not verified, 2 when nothing
+        could be started.
     """
     parser = argparse.ArgumentParser("trtinfer", description="Low-latency inference.")
     parser.add_argument("--version", action="version", version=f"trtinfer {_core.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (classify, build, show_info):
+    for command in (classify, build, verify, show_info):
         summary = (command.__doc__ or "").splitlines()[0]
         name = command.__name__.removeprefix("show_")
         child = commands.add_parser(name, help=summary, description=summary)
@@ -79,18 +92,10 @@ def classify(parser: argparse.ArgumentParser) -> Run:
 
 def build(parser: argparse.ArgumentParser) -> Run:
     """Build TensorRT's plans of a model ahead of time."""
-    parser.add_argument("model", nargs="?", help="ONNX model (default: EfficientNet-Lite0)")
+    _add_model(parser)
     parser.add_argument("--max-batch-size", type=int, metavar="N", help="(default: 64)")
     parser.add_argument("--buckets", metavar="1,8,64", help="batch sizes (default: 1, 2, 4, ...)")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="(default: fp32)")
     parser.add_argument("--recipe", metavar="NAME", help="gives the image size if it varies")
-    parser.add_argument(
-        "--dimension",
-        action="append",
-        default=[],
-        metavar="INPUT:AXIS=MIN,OPT,MAX",
-        help="sizes of what varies beside the batch",
-    )
     parser.add_argument("--workspace", type=int, default=0, metavar="BYTES", help="scratch memory")
     parser.add_argument("--optimization-level", type=int, default=-1, metavar="N", help="0 to 5")
     parser.add_argument(
@@ -100,15 +105,49 @@ def build(parser: argparse.ArgumentParser) -> Run:
         metavar="X.Y",
         help="GPU to build for, as 8.9 (default: the one at hand); TensorRT for RTX only",
     )
-    parser.add_argument("--tensorrt", metavar="PATH", help="library or its folder")
     parser.add_argument("--output", metavar="DIR", help="write plan files, and no cache")
     return _build
+
+
+def verify(parser: argparse.ArgumentParser) -> Run:
+    """Compare TensorRT's answers with those of the CPU: exit status 0 if they are close, else 1."""
+    _add_model(parser)
+    parser.add_argument("--images", nargs="+", metavar="IMAGE", help="(default: random inputs)")
+    parser.add_argument("--recipe", metavar="NAME", help="how images are prepared: torchvision...")
+    parser.add_argument("--samples", type=int, default=64, metavar="N", help="(default: 64)")
+    parser.add_argument("--max-batch-size", type=int, default=8, metavar="N", help="(default: 8)")
+    parser.add_argument("--device", type=int, default=0, metavar="N", help="GPU (default: 0)")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="X",
+        help="largest difference in parts of an output's range (default: "
+        + ", ".join(f"{name} {most:g}" for name, most in TOLERANCES.items())
+        + ")",
+    )
+    _add_format(parser, default="table")
+    return _verify
 
 
 def show_info(parser: argparse.ArgumentParser) -> Run:
     """Print what this machine has, and which backend is chosen."""
     _add_format(parser, default="table")
     return _show_info
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    """What both `build` and `verify` need to know of a plan."""
+    parser.add_argument("model", nargs="?", help="ONNX model (default: EfficientNet-Lite0)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="(default: fp32)")
+    parser.add_argument("--tf32", action="store_true", help="round fp32 products, which is faster")
+    parser.add_argument(
+        "--dimension",
+        action="append",
+        default=[],
+        metavar="INPUT:AXIS=MIN,OPT,MAX",
+        help="sizes of what varies beside the batch",
+    )
+    parser.add_argument("--tensorrt", metavar="PATH", help="library or its folder")
 
 
 def _add_format(parser: argparse.ArgumentParser, default: str = "json") -> None:
@@ -139,15 +178,13 @@ def _classify(options: argparse.Namespace) -> int:
     return SOME_FAILED if failed else OK
 
 
-def _with_progress(
-    answers: Iterable[Answer | Exception], total: int
-) -> Iterator[Answer | Exception]:
+def _with_progress(items: Iterable[T], total: int) -> Iterator[T]:
     """Counts on stderr while a person waits; answers on their terminal are progress enough."""
     shown = total >= _PROGRESS_FROM and sys.stderr.isatty() and not sys.stdout.isatty()
-    for count, answer in enumerate(answers, 1):
+    for count, item in enumerate(items, 1):
         if shown:
             print(f"\r{count}/{total}", end="", file=sys.stderr, flush=True)
-        yield answer
+        yield item
     if shown:
         print(file=sys.stderr)
 
@@ -211,6 +248,17 @@ def _buckets(options: argparse.Namespace, description: ModelDescription) -> tupl
 
 
 def _build_options(options: argparse.Namespace, description: ModelDescription) -> BuildOptions:
+    return BuildOptions(
+        options.precision,
+        _dimensions(options, description),
+        tf32=options.tf32,
+        workspace_bytes=options.workspace,
+        optimization_level=options.optimization_level,
+        compute_capabilities=tuple(map(parse_capability, options.compute_capability)),
+    )
+
+
+def _dimensions(options: argparse.Namespace, description: ModelDescription) -> Dimensions:
     dimensions: dict[str, dict[int, tuple[int, int, int]]] = {}
     if options.recipe:
         shape = Recipe.named(options.recipe).fixed_output_shape
@@ -220,13 +268,7 @@ def _build_options(options: argparse.Namespace, description: ModelDescription) -
     for text in options.dimension:
         name, axis, sizes = _dimension(text)
         dimensions.setdefault(name, {})[axis] = sizes
-    return BuildOptions(
-        options.precision,
-        dimensions,
-        workspace_bytes=options.workspace,
-        optimization_level=options.optimization_level,
-        compute_capabilities=tuple(map(parse_capability, options.compute_capability)),
-    )
+    return dimensions
 
 
 def _dimension(text: str) -> tuple[str, int, tuple[int, int, int]]:
@@ -242,6 +284,48 @@ def _whole(text: str) -> int:
     if not text.strip().isdecimal():
         raise ValueError(f"{text!r} is no whole number")
     return int(text)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    if options.samples < 1:
+        raise ValueError(f"--samples is {options.samples}; give 1 or more")
+    tolerance = TOLERANCES[options.precision] if options.tolerance is None else options.tolerance
+    if tolerance < 0:
+        raise ValueError(f"--tolerance is {tolerance}; give a number from 0")
+    if reason := tensorrt_backend.unusable_reason(options.tensorrt):
+        raise BackendError(f"there is no TensorRT to compare with the CPU: {reason}")
+    model = options.model or str(default_model.path())
+    dimensions = _dimensions(options, describe(ModelSource(model), PlanCache()))
+    build = BuildOptions(options.precision, dimensions, tf32=options.tf32)
+    tensorrt = TensorRtOptions(build, library=options.tensorrt, falls_back=False)
+    open_session = functools.partial(
+        Session, model, max_batch_size=options.max_batch_size, preprocess=_image_recipe(options)
+    )
+    with (
+        open_session(backend="onnxruntime") as cpu,
+        open_session(backend="tensorrt", device=options.device, tensorrt=tensorrt) as gpu,
+    ):
+        requests = options.images or random_requests(cpu.inputs, dimensions, options.samples)
+        total = len(options.images or range(options.samples))
+        report = compare(cpu, gpu, _with_progress(requests, total), tolerance)
+    _write_report(report, options)
+    return OK if report.passed else SOME_FAILED
+
+
+def _image_recipe(options: argparse.Namespace) -> Recipe | None:
+    if not options.images:
+        return None
+    if options.recipe or not options.model:
+        return Recipe.named(options.recipe or default_model.RECIPE)
+    return own_recipe(options.model, model_metadata.read(options.model))
+
+
+def _write_report(report: Report, options: argparse.Namespace) -> None:
+    if options.format == "json":
+        facts = {"precision": options.precision, "tf32": options.tf32, **report.facts()}
+        print(json.dumps(facts, indent=2))
+    else:
+        print(_printable(str(report)))
 
 
 def _show_info(options: argparse.Namespace) -> int:
