@@ -58,7 +58,7 @@ py::object exception_of(std::exception_ptr raised) {
     return make_error("QueueFullError", error.what());
   } catch (const pipeline::ClosedError& error) {
     return make_error("ClosedError", error.what());
-  } catch (const pipeline::TooLargeError& error) {
+  } catch (const pipeline::UnfitError& error) {
     return make_error("InputError", error.what());
   } catch (...) {
     return {};

@@ -108,6 +108,10 @@ void copy_rows_async(void* to, const void* from, const Rows& rows, const Stream&
         "cudaMemcpy2DAsync");
 }
 
+void clear_async(void* memory, std::size_t bytes, const Stream& stream) {
+  check(cudaMemsetAsync(memory, 0, bytes, native(stream)), "cudaMemsetAsync");
+}
+
 #else
 
 void DestroyStream::operator()(void*) const noexcept {}
@@ -127,6 +131,7 @@ CurrentDevice::CurrentDevice(int) { throw Error(kNoDevice, "a build without CUDA
 CurrentDevice::~CurrentDevice() {}  // none was ever made
 void copy_async(void*, const void*, std::size_t, const Stream&) {}
 void copy_rows_async(void*, const void*, const Rows&, const Stream&) {}
+void clear_async(void*, std::size_t, const Stream&) {}
 
 #endif
 

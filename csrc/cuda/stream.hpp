@@ -101,4 +101,7 @@ struct Rows {
 };
 void copy_rows_async(void* to, const void* from, const Rows& rows, const Stream& stream);
 
+// Enqueues zeros for memory of the GPU.
+void clear_async(void* memory, std::size_t bytes, const Stream& stream);
+
 }  // namespace trtinfer::cuda

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "pipeline/request.hpp"
@@ -14,6 +15,12 @@ namespace trtinfer::pipeline {
 class ExecutionError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
+};
+
+/// It is the batch that is wrong, and not the backend: its units may go together no more.
+class BatchError : public ExecutionError {
+ public:
+  using ExecutionError::ExecutionError;
 };
 
 /// Requests that sit in one batch side by side: borrowed for the time of a run.
@@ -41,11 +48,22 @@ class Executor {
   /// Units with equal keys may share a batch; `shapes` are those of one unit's inputs.
   virtual std::uint64_t batch_key(const std::vector<Shape>& shapes) const = 0;
 
+  /// Why no unit with these input shapes can run, empty where it can; asked before slots are taken,
+  /// if shapes vary.
+  virtual std::string refusal(const std::vector<Shape>&) const { return {}; }
+
   /// Whether inputs should lie in memory that the GPU reads by itself.
   virtual bool wants_pinned_memory() const { return false; }
 
   /// Outputs as a request without batch axis sees them; used to allocate them ahead of the run.
   virtual const std::vector<TensorSpec>& outputs() const = 0;
 };
+
+/// A batch_key that tells apart inputs whose rows differ in shape.
+std::uint64_t row_key(const std::vector<Shape>& shapes);
+
+/// Throws BatchError when units of different rows share a batch, as their keys may be equal by
+/// chance; they are run alone then.
+void check_rows_agree(const Batch& batch);
 
 }  // namespace trtinfer::pipeline

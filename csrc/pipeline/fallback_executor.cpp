@@ -7,6 +7,8 @@ void FallbackExecutor::run(const Batch& batch) {
     try {
       first_->run(batch);
       return;
+    } catch (const BatchError&) {
+      throw;
     } catch (const std::exception& error) {
       switch_over(error.what());
     }

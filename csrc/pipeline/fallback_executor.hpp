@@ -11,7 +11,7 @@
 
 namespace trtinfer::pipeline {
 
-/// Runs batches on one backend until it fails, then on another for good: a batch that fails is run
+/// Runs batches on one backend until it fails, then on another for good: the batch under way is run
 /// again there, from the same slots, so nothing is lost and nothing is answered twice.
 class FallbackExecutor : public Executor {
  public:
@@ -27,6 +27,9 @@ class FallbackExecutor : public Executor {
   void run(const Batch& batch) override;
   std::uint64_t batch_key(const std::vector<Shape>& shapes) const override {
     return first_->batch_key(shapes);
+  }
+  std::string refusal(const std::vector<Shape>& shapes) const override {
+    return has_failed() ? second_->refusal(shapes) : first_->refusal(shapes);
   }
   const std::vector<TensorSpec>& outputs() const override { return first_->outputs(); }
   bool wants_pinned_memory() const override { return first_->wants_pinned_memory(); }

@@ -28,31 +28,11 @@ OnnxRuntimeExecutor::OnnxRuntimeExecutor(
 }
 
 std::uint64_t OnnxRuntimeExecutor::batch_key(const std::vector<Shape>& shapes) const {
-  std::uint64_t key = 0xcbf29ce484222325u;   // FNV-1a over the dimensions of one row
-  if (preprocessor_ != nullptr) return key;  // images of any size become rows of one size
-  for (const Shape& shape : shapes) {
-    for (std::size_t i = 1; i < shape.size(); ++i) {
-      key = (key ^ static_cast<std::uint64_t>(shape[i])) * 0x100000001b3u;
-    }
-  }
-  return key;
+  return preprocessor_ == nullptr ? row_key(shapes) : 0;  // images of any size give equal rows
 }
 
 std::uint32_t OnnxRuntimeExecutor::run_rows(const Batch& batch) const {
   return options_.batching == Batching::kFixed ? options_.fixed_batch : batch.rows;
-}
-
-void OnnxRuntimeExecutor::check_shapes(const Batch& batch) const {
-  if (preprocessor_ != nullptr) return;
-  const std::vector<Shape>& first = *batch.units.front().shapes;
-  for (const BatchUnit& unit : batch.units) {
-    for (std::size_t i = 0; i < first.size(); ++i) {
-      const Shape& shape = (*unit.shapes)[i];
-      if (std::equal(shape.begin() + 1, shape.end(), first[i].begin() + 1, first[i].end()))
-        continue;
-      throw ExecutionError("requests of different shapes met in a batch");  // they run alone then
-    }
-  }
 }
 
 Shape OnnxRuntimeExecutor::batch_shape(const Batch& batch, std::size_t input) const {
@@ -179,7 +159,7 @@ void OnnxRuntimeExecutor::scatter(const Batch& batch, std::size_t output,
 
 void OnnxRuntimeExecutor::run(const Batch& batch) {
   Lane& lane = lanes_[batch.lane];
-  if (batch.units.size() > 1) check_shapes(batch);
+  if (preprocessor_ == nullptr) check_rows_agree(batch);
   place_inputs(batch, lane);
   place_outputs(batch, lane);
   try {

@@ -44,7 +44,6 @@ class OnnxRuntimeExecutor : public Executor {
     std::vector<onnxruntime::Value> input_values, output_values;
   };
 
-  void check_shapes(const Batch& batch) const;
   Shape batch_shape(const Batch& batch, std::size_t input) const;
   std::byte* contiguous(const Batch& batch, std::size_t input, std::size_t row_bytes) const;
   void gather(const Batch& batch, std::size_t input, std::size_t row_bytes, Lane& lane) const;

@@ -64,8 +64,12 @@ std::optional<Claim> Pipeline::try_claim(std::uint32_t rows, const std::vector<S
   check_process();
   const std::uint64_t bytes = memory_.unit_bytes(shapes);
   if (bytes > arena_bytes_) {
-    throw TooLargeError("a request of " + std::to_string(bytes) + " bytes can never fit the " +
-                        std::to_string(arena_bytes_) + " bytes of arena_bytes=: raise it");
+    throw UnfitError("a request of " + std::to_string(bytes) + " bytes can never fit the " +
+                     std::to_string(arena_bytes_) + " bytes of arena_bytes=: raise it");
+  }
+  if (!memory_.is_static()) {
+    const std::string refusal = executor_->refusal(shapes);
+    if (!refusal.empty()) throw UnfitError(refusal);
   }
   ring::Unit unit;
   const ring::ClaimStatus status = ring_.claim(rows, bytes, deadline, unit);

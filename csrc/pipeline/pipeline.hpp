@@ -30,8 +30,9 @@ class FullError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// A request can never fit, however empty the ring is.
-class TooLargeError : public std::runtime_error {
+/// A request can never run, however empty the ring is: it is too large for it, or has a shape that
+/// the executor does not take.
+class UnfitError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
@@ -52,7 +53,7 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
   Pipeline& operator=(const Pipeline&) = delete;
 
   /// Claims room for `rows` samples with these input shapes (ignored when shapes are static),
-  /// waiting until `deadline` (0: not at all). Throws FullError, ClosedError.
+  /// waiting until `deadline` (0: not at all). Throws FullError, UnfitError, ClosedError.
   Claim claim(std::uint32_t rows, const std::vector<Shape>& shapes, ring::Nanoseconds deadline);
 
   /// The same without counting a refusal: nothing when there is no room by the deadline.

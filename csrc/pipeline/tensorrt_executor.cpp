@@ -13,11 +13,20 @@ TensorRtExecutor::TensorRtExecutor(const std::vector<BucketEngine>& engines,
                                    const preprocess::Recipe* recipe, std::vector<TensorSpec> inputs,
                                    std::vector<TensorSpec> outputs,
                                    const TensorRtExecutorOptions& options)
-    : inputs_(std::move(inputs)), outputs_(std::move(outputs)), options_(options) {
+    : inputs_(std::move(inputs)),
+      outputs_(std::move(outputs)),
+      options_(options),
+      batched_(engines.front().size > 0),
+      varies_(!std::all_of(inputs_.begin(), inputs_.end(),
+                           [](const TensorSpec& spec) { return spec.is_static(); })) {
   const cuda::CurrentDevice device(options_.device);
   if (recipe != nullptr) preprocessor_ = std::make_unique<preprocess::GpuPreprocessor>(*recipe);
+  read_ranges(*engines.front().engine);
   lanes_ = std::vector<Lane>(options.lanes);
   for (Lane& lane : lanes_) open_lane(lane, engines);
+  for (std::size_t i = 0; i < outputs_.size() && !varies_; ++i) {
+    outputs_[i].shape = lanes_.front().outputs[i].row;  // which the model may have left open
+  }
 }
 
 TensorRtExecutor::~TensorRtExecutor() {
@@ -31,60 +40,136 @@ TensorRtExecutor::~TensorRtExecutor() {
   }
 }
 
+Shape TensorRtExecutor::row_of(const Shape& shape) const {
+  return {shape.begin() + (batched_ ? 1 : 0), shape.end()};
+}
+
+void TensorRtExecutor::read_ranges(const tensorrt::Engine& engine) {
+  for (const TensorSpec& input : inputs_) {
+    if (input.is_static()) {
+      for (auto* rows : {&smallest_, &usual_, &largest_}) rows->push_back(input.shape);
+      continue;
+    }
+    const tensorrt::ShapeRange range = engine.profile_shapes(input.name, 0);
+    smallest_.push_back(row_of(range.min));
+    usual_.push_back(row_of(range.opt));
+    largest_.push_back(row_of(range.max));
+  }
+}
+
+std::string TensorRtExecutor::refusal(const std::vector<Shape>& shapes) const {
+  for (std::size_t i = 0; varies_ && i < inputs_.size(); ++i) {
+    const Shape row = row_of(shapes[i]);
+    for (std::size_t axis = 0; axis < row.size(); ++axis) {
+      if (row[axis] >= smallest_[i][axis] && row[axis] <= largest_[i][axis]) continue;
+      return "input \"" + inputs_[i].name + "\" of shape " + tensorrt::to_text(row) +
+             " is out of the range of its plan, " + tensorrt::to_text(smallest_[i]) + " to " +
+             tensorrt::to_text(largest_[i]);
+    }
+  }
+  return {};
+}
+
 void TensorRtExecutor::open_lane(Lane& lane, const std::vector<BucketEngine>& engines) const {
-  const std::size_t rows = std::max<std::uint32_t>(engines.back().size, 1);
-  for (const TensorSpec& spec : inputs_) {
-    lane.inputs.push_back(cuda::allocate_device(byte_count(spec.type, spec.shape) * rows));
-  }
-  for (const TensorSpec& spec : outputs_) {
-    lane.outputs.push_back(cuda::allocate_device(byte_count(spec.type, spec.shape) * rows));
-    lane.host_outputs.push_back(cuda::allocate_pinned(byte_count(spec.type, spec.shape) * rows));
-  }
+  lane.inputs.resize(inputs_.size());
+  lane.outputs.resize(outputs_.size());
   if (preprocessor_ != nullptr) lane.images = std::make_unique<ImageTransfer>(*preprocessor_);
-  std::size_t scratch = 1;
-  for (const BucketEngine& engine : engines) {
-    tensorrt::ContextOptions context;
-    context.allocation = tensorrt::Allocation::kUserManaged;
-    context.cache = options_.cache;
-    lane.buckets.push_back(
-        {engine.size, std::make_unique<tensorrt::ExecutionContext>(engine.engine, context), {}});
-    bind(lane, lane.buckets.back());
-    scratch = std::max(scratch, lane.buckets.back().context->required_device_memory());
+  for (const BucketEngine& engine : engines) open_bucket(lane, engine);
+  // The largest first: graphs hold addresses, so all memory has to be there before the first one.
+  for (auto bucket = lane.buckets.rbegin(); bucket != lane.buckets.rend(); ++bucket) {
+    fit(lane, *bucket, largest_);
   }
-  // A lane runs one bucket at a time, so all of them share their scratch memory.
-  lane.scratch = cuda::allocate_device(scratch);
   for (Bucket& bucket : lane.buckets) {
-    bucket.context->set_device_memory(lane.scratch.get(), scratch);
+    fit(lane, bucket, usual_);
+    bind(lane, bucket);
   }
   record(lane);
 }
 
-void TensorRtExecutor::bind(const Lane& lane, const Bucket& bucket) const {
-  for (const tensorrt::IoTensor& tensor : bucket.context->engine().tensors()) {
-    if (tensor.is_on_host) {
-      throw ExecutionError("tensor \"" + tensor.name + "\" is a shape, which has to be constant");
-    }
+void TensorRtExecutor::open_bucket(Lane& lane, const BucketEngine& engine) const {
+  for (const tensorrt::IoTensor& tensor : engine.engine->tensors()) {
+    if (!tensor.is_on_host) continue;
+    throw ExecutionError("tensor \"" + tensor.name + "\" is a shape, which has to be constant");
   }
+  tensorrt::ContextOptions context;
+  context.allocation = tensorrt::Allocation::kUserManaged;
+  // Compiling kernels for a shape takes seconds, which a batch of a new one must not wait for.
+  if (varies_) context.specialization = tensorrt::Specialization::kLazy;
+  context.cache = options_.cache;
+  lane.buckets.push_back(
+      {engine.size, std::make_unique<tensorrt::ExecutionContext>(engine.engine, context), {}});
+}
+
+bool TensorRtExecutor::Tensor::fit(ElementType type, Shape new_row, std::uint32_t rows) {
+  row = std::move(new_row);
+  row_bytes = byte_count(type, row);
+  const std::size_t bytes = std::max<std::size_t>(row_bytes * rows, 1);
+  if (bytes <= capacity) return false;
+  capacity = 0;  // what follows may fail
+  device.reset();
+  device = cuda::allocate_device(bytes);
+  capacity = bytes;
+  return true;
+}
+
+void TensorRtExecutor::fit(Lane& lane, const Bucket& bucket, const std::vector<Shape>& rows) const {
   for (std::size_t i = 0; i < inputs_.size(); ++i) {
-    Shape shape = inputs_[i].shape;
-    if (bucket.size > 0) shape.insert(shape.begin(), bucket.size);
+    Shape shape = rows[i];
+    if (batched_) shape.insert(shape.begin(), bucket.size);
     bucket.context->set_input_shape(inputs_[i].name.c_str(), shape);
-    bucket.context->set_address(inputs_[i].name.c_str(), lane.inputs[i].get());
+    if (!lane.inputs[i].fit(inputs_[i].type, rows[i], bucket.rows())) continue;
+    // Rows that a batch lacks are computed, too, and an index must not be just anything.
+    cuda::clear_async(lane.inputs[i].device.get(), lane.inputs[i].capacity, lane.stream);
   }
   for (std::size_t i = 0; i < outputs_.size(); ++i) {
-    bucket.context->set_address(outputs_[i].name.c_str(), lane.outputs[i].get());
+    Tensor& output = lane.outputs[i];
+    if (!output.fit(outputs_[i].type, output_row(bucket, outputs_[i]), bucket.rows())) continue;
+    const std::size_t capacity = std::exchange(output.capacity, 0);
+    output.host = cuda::allocate_pinned(capacity);
+    output.capacity = capacity;
   }
+  // A lane runs one bucket at a time, so all of them share their scratch memory.
+  const std::size_t scratch = std::max<std::size_t>(bucket.context->required_device_memory(), 1);
+  if (scratch <= lane.scratch_bytes) return;
+  lane.scratch_bytes = 0;
+  lane.scratch.reset();
+  lane.scratch = cuda::allocate_device(scratch);
+  lane.scratch_bytes = scratch;
+}
+
+Shape TensorRtExecutor::output_row(const Bucket& bucket, const TensorSpec& output) const {
+  const Shape shape = bucket.context->tensor_shape(output.name.c_str());
+  if (std::count(shape.begin(), shape.end(), -1) > 0) {
+    throw ExecutionError("the shape of output \"" + output.name +
+                         "\" depends on the inputs' values, which only the CPU backend can run");
+  }
+  if (batched_ && (shape.empty() || shape[0] != bucket.size)) {
+    throw ExecutionError("output \"" + output.name + "\" has no row for each of the " +
+                         std::to_string(bucket.size) +
+                         " samples: open the session with batched=False");
+  }
+  return row_of(shape);
+}
+
+void TensorRtExecutor::bind(const Lane& lane, const Bucket& bucket) const {
+  for (std::size_t i = 0; i < inputs_.size(); ++i) {
+    bucket.context->set_address(inputs_[i].name.c_str(), lane.inputs[i].device.get());
+  }
+  for (std::size_t i = 0; i < outputs_.size(); ++i) {
+    bucket.context->set_address(outputs_[i].name.c_str(), lane.outputs[i].device.get());
+  }
+  bucket.context->set_device_memory(lane.scratch.get(), lane.scratch_bytes);
 }
 
 void TensorRtExecutor::enqueue(const Lane& lane, const Bucket& bucket) const {
   if (preprocessor_ != nullptr) {
     preprocessor_->launch(lane.images->table(), static_cast<int>(bucket.rows()),
-                          lane.inputs[0].get(), lane.stream.get());
+                          lane.inputs[0].device.get(), lane.stream.get());
   }
   bucket.context->enqueue(lane.stream.get());
-  for (std::size_t i = 0; i < outputs_.size(); ++i) {
-    cuda::copy_async(lane.host_outputs[i].get(), lane.outputs[i].get(),
-                     byte_count(outputs_[i].type, outputs_[i].shape) * bucket.rows(), lane.stream);
+  for (const Tensor& output : lane.outputs) {
+    cuda::copy_async(output.host.get(), output.device.get(), output.row_bytes * bucket.rows(),
+                     lane.stream);
   }
 }
 
@@ -93,6 +178,7 @@ void TensorRtExecutor::record(Lane& lane) const {
     // The first enqueue may compile and allocate, which a capture does not allow.
     bucket.context->enqueue(lane.stream.get());
     lane.stream.synchronize();
+    if (varies_) continue;
     bucket.graph = cuda::Graph::capture(lane.stream, [&] { enqueue(lane, bucket); });
   }
   if (lane.images != nullptr) lane.captured_table = lane.images->table();
@@ -100,8 +186,8 @@ void TensorRtExecutor::record(Lane& lane) const {
 
 void TensorRtExecutor::send(const Batch& batch, const Lane& lane) const {
   for (std::size_t i = 0; i < inputs_.size(); ++i) {
-    const std::size_t row_bytes = byte_count(inputs_[i].type, inputs_[i].shape);
-    std::byte* to = lane.inputs[i].get();
+    const std::size_t row_bytes = lane.inputs[i].row_bytes;
+    std::byte* to = lane.inputs[i].device.get();
     // Neighbouring slots are one block of memory and cross as one.
     for (std::size_t first = 0; first < batch.units.size();) {
       const std::byte* from = (*batch.units[first].inputs)[i];
@@ -129,14 +215,23 @@ void TensorRtExecutor::wait(const Lane& lane) const {
 
 void TensorRtExecutor::scatter(const Batch& batch, const Lane& lane) const {
   for (std::size_t i = 0; i < outputs_.size(); ++i) {
-    const std::size_t row_bytes = byte_count(outputs_[i].type, outputs_[i].shape);
-    const std::byte* from = lane.host_outputs[i].get();
+    const Tensor& output = lane.outputs[i];
+    const std::byte* from = output.host.get();
     for (const BatchUnit& unit : batch.units) {
-      std::byte* to = unit.request->outputs[i].data.get();
-      std::memcpy(to + row_bytes * unit.first_row, from, row_bytes * unit.rows);
-      from += row_bytes * unit.rows;
+      std::byte* to = varies_ ? unit.request->output(i, outputs_[i], output.row, batched_)
+                              : unit.request->outputs[i].data.get();
+      if (to == nullptr) throw BatchError("parts of one request gave outputs of two shapes");
+      std::memcpy(to + output.row_bytes * unit.first_row, from, output.row_bytes * unit.rows);
+      from += output.row_bytes * unit.rows;
     }
   }
+}
+
+std::vector<Shape> TensorRtExecutor::rows_of(const Batch& batch) const {
+  check_rows_agree(batch);
+  std::vector<Shape> rows;
+  for (const Shape& shape : *batch.units.front().shapes) rows.push_back(row_of(shape));
+  return rows;
 }
 
 void TensorRtExecutor::run(const Batch& batch) {
@@ -144,13 +239,21 @@ void TensorRtExecutor::run(const Batch& batch) {
   Lane& lane = lanes_[batch.lane];
   Bucket& bucket = *std::find_if(lane.buckets.begin(), lane.buckets.end(),
                                  [&](const Bucket& b) { return b.rows() >= batch.rows; });
+  if (varies_) {
+    fit(lane, bucket, rows_of(batch));
+    bind(lane, bucket);
+  }
   if (preprocessor_ != nullptr) {
     lane.images->send(batch, bucket.rows(), lane.stream);
     if (lane.images->table() != lane.captured_table) record(lane);
   } else {
     send(batch, lane);
   }
-  bucket.graph.launch(lane.stream);
+  if (varies_) {
+    enqueue(lane, bucket);
+  } else {
+    bucket.graph.launch(lane.stream);
+  }
   wait(lane);
   scatter(batch, lane);
 }

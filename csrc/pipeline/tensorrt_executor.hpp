@@ -26,21 +26,27 @@ struct BucketEngine {
   std::shared_ptr<const tensorrt::Engine> engine;
 };
 
-/// Runs batches with TensorRT: an engine, an execution context and a CUDA graph per batch size
-/// (bucket); a batch is padded up to the next bucket. Neighbouring slots cross in one transfer.
-/// With a recipe the units are images (H, W, 3), uint8, of which only the needed window
-/// crosses. Slots should be pinned memory, or the driver stages every transfer.
+/// Runs batches with TensorRT: an execution context and a CUDA graph per batch size (bucket), of an
+/// engine of its own or of one for all of them; a batch is padded up to the next bucket.
+/// Neighbouring slots cross in one transfer. With a recipe the units are images (H, W, 3), uint8,
+/// of which only the needed window crosses. Slots should be pinned memory, or the driver stages
+/// every transfer. Where rows vary in shape, a batch has rows of one shape, and is enqueued call by
+/// call: every shape would need graphs of its own.
 class TensorRtExecutor : public Executor {
  public:
   /// `engines` in ascending order of size. Captures every graph, so that the first batch of a size
-  /// is as quick as the last. Throws ExecutionError, cuda::Error, tensorrt::Error.
+  /// is as quick as the last, and takes the memory that the largest shapes need. Throws
+  /// ExecutionError for a model that cannot be run, cuda::Error, tensorrt::Error.
   TensorRtExecutor(const std::vector<BucketEngine>& engines, const preprocess::Recipe* recipe,
                    std::vector<TensorSpec> inputs, std::vector<TensorSpec> outputs,
                    const TensorRtExecutorOptions& options);
   ~TensorRtExecutor() override;
 
   void run(const Batch& batch) override;
-  std::uint64_t batch_key(const std::vector<Shape>&) const override { return 0; }
+  std::uint64_t batch_key(const std::vector<Shape>& shapes) const override {
+    return varies_ ? row_key(shapes) : 0;
+  }
+  std::string refusal(const std::vector<Shape>& shapes) const override;
   const std::vector<TensorSpec>& outputs() const override { return outputs_; }
   bool wants_pinned_memory() const override { return true; }
 
@@ -48,24 +54,41 @@ class TensorRtExecutor : public Executor {
   struct Bucket {
     std::uint32_t size = 0;
     std::unique_ptr<tensorrt::ExecutionContext> context;
-    cuda::Graph graph;
+    cuda::Graph graph;  // none where rows vary
 
     std::uint32_t rows() const { return size == 0 ? 1 : size; }
+  };
+
+  /// Memory of one input or output, which has rows of this shape now.
+  struct Tensor {
+    Shape row;
+    std::size_t row_bytes = 0, capacity = 0;
+    cuda::DeviceMemory device;
+    cuda::PinnedMemory host;  // of outputs
+
+    /// Makes room on the GPU; true when the memory is another one now.
+    bool fit(ElementType type, Shape new_row, std::uint32_t rows);
   };
 
   /// One batch in flight: stream, buffers, graphs.
   struct Lane {
     cuda::Stream stream;
     cuda::Event finished, finished_blocking{true};
-    std::vector<cuda::DeviceMemory> inputs, outputs;
-    std::vector<cuda::PinnedMemory> host_outputs;
+    std::vector<Tensor> inputs, outputs;
     cuda::DeviceMemory scratch;
+    std::size_t scratch_bytes = 0;
     std::unique_ptr<ImageTransfer> images;
     const std::byte* captured_table = nullptr;  // of `images`, in all graphs
     std::vector<Bucket> buckets;
   };
 
+  void read_ranges(const tensorrt::Engine& engine);
   void open_lane(Lane& lane, const std::vector<BucketEngine>& engines) const;
+  void open_bucket(Lane& lane, const BucketEngine& engine) const;
+  void fit(Lane& lane, const Bucket& bucket, const std::vector<Shape>& rows) const;
+  Shape output_row(const Bucket& bucket, const TensorSpec& output) const;
+  Shape row_of(const Shape& shape) const;
+  std::vector<Shape> rows_of(const Batch& batch) const;
   void bind(const Lane& lane, const Bucket& bucket) const;
   void record(Lane& lane) const;
   void enqueue(const Lane& lane, const Bucket& bucket) const;
@@ -76,6 +99,8 @@ class TensorRtExecutor : public Executor {
   std::unique_ptr<const preprocess::GpuPreprocessor> preprocessor_;
   std::vector<TensorSpec> inputs_, outputs_;  // of the model, without batch axis
   TensorRtExecutorOptions options_;
+  bool batched_, varies_;
+  std::vector<Shape> smallest_, usual_, largest_;  // rows of the inputs
   std::vector<Lane> lanes_;
 };
 

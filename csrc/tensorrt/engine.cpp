@@ -56,6 +56,12 @@ Dims to_dims(const Shape& shape) {
   return dims;
 }
 
+std::string to_text(const Shape& shape) {
+  std::string text = "(";
+  for (std::int64_t size : shape) text += (text.size() > 1 ? ", " : "") + std::to_string(size);
+  return text + ")";
+}
+
 std::int32_t onnx_element_type(DataType type) {
   switch (type) {
     case DataType::kFloat:

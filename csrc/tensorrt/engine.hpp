@@ -15,6 +15,7 @@ using Shape = std::vector<std::int64_t>;
 
 Shape to_shape(const Dims& dims);
 Dims to_dims(const Shape& shape);
+std::string to_text(const Shape& shape);  // "(1, 3, 224, 224)"
 
 /// ONNX's number of a data type (onnx.TensorProto.DataType); 0 for one that ONNX does not have.
 std::int32_t onnx_element_type(DataType type);

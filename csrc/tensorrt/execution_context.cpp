@@ -8,12 +8,6 @@
 namespace trtinfer::tensorrt {
 namespace {
 
-std::string to_text(const Shape& shape) {
-  std::string text = "(";
-  for (std::int64_t size : shape) text += (text.size() > 1 ? ", " : "") + std::to_string(size);
-  return text + ")";
-}
-
 Object create_config(const Engine& engine, const ContextOptions& options) {
   const Library& library = engine.library();
   if (!library.is_rtx()) return nullptr;

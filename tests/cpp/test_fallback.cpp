@@ -26,10 +26,13 @@ class Breakable : public AddOne {
       std::byte* to = unit.request->output(0, outputs()[0], {kWidth}, true);
       std::memset(to + unit.first_row * kRowBytes, 0x7f, unit.rows * kRowBytes);
     }
+    if (mixed) throw BatchError("it is mixed");
     throw ExecutionError("it broke");
   }
+  std::string refusal(const std::vector<Shape>&) const override { return "too narrow"; }
 
   std::atomic<bool> broken{false};
+  bool mixed = false;
 };
 
 /// A pipeline over a backend that breaks and one that does not.
@@ -94,6 +97,24 @@ void fails_bad_requests_alone_on_the_second() {
   CHECK(is_answer(*p.infer(1), 1));
 }
 
+void keeps_a_backend_that_only_one_batch_is_wrong_for() {
+  Pair pair;
+  const AddOnePipeline p({.capacity = 8, .max_batch_size = 4}, pair.first, pair.both);
+  pair.first->broken = pair.first->mixed = true;
+  const auto request = p.infer(1);
+  CHECK(request->outcome() == Outcome::kFailed && request->error() == "it is mixed");
+  CHECK(!pair.both->has_failed() && pair.seconds_made == 0);
+}
+
+void asks_the_backend_in_use_what_it_takes() {
+  Pair pair;
+  const AddOnePipeline p({.capacity = 8, .max_batch_size = 4}, pair.first, pair.both);
+  CHECK(pair.both->refusal({{1, 2}}) == "too narrow");
+  pair.first->broken = true;
+  CHECK(is_answer(*p.infer(1), 1));
+  CHECK(pair.both->refusal({{1, 2}}).empty());
+}
+
 void says_both_reasons_when_there_is_no_second() {
   const auto first = std::make_shared<Breakable>();
   first->broken = true;
@@ -115,6 +136,8 @@ int main() {
   answers_all_that_was_queued_when_it_broke();
   stays_with_the_second();
   fails_bad_requests_alone_on_the_second();
+  keeps_a_backend_that_only_one_batch_is_wrong_for();
+  asks_the_backend_in_use_what_it_takes();
   says_both_reasons_when_there_is_no_second();
   CHECK(Request::alive() == 0 && Pipeline::alive() == 0);
 }

@@ -132,7 +132,7 @@ void refuses_what_can_never_fit() {
   const auto pipeline = std::make_shared<Pipeline>(
       std::make_shared<AddOne>(), inputs,
       trtinfer::ring::RingOptions{.capacity = 4, .arena_bytes = 1024, .max_batch_size = 4});
-  CHECK_THROWS(pipeline->claim(1, {{1, 1000}}, kNever), TooLargeError);
+  CHECK_THROWS(pipeline->claim(1, {{1, 1000}}, kNever), UnfitError);
   CHECK(pipeline->claim(1, {{1, 2}}, 0).held());
 }
 

@@ -1,0 +1,30 @@
+#include "pipeline/executor.hpp"
+
+#include <algorithm>
+
+namespace trtinfer::pipeline {
+
+std::uint64_t row_key(const std::vector<Shape>& shapes) {
+  std::uint64_t key = 0xcbf29ce484222325u;  // FNV-1a over the dimensions of one row
+  for (const Shape& shape : shapes) {
+    for (std::size_t i = 1; i < shape.size(); ++i) {
+      key = (key ^ static_cast<std::uint64_t>(shape[i])) * 0x100000001b3u;
+    }
+  }
+  return key;
+}
+
+void check_rows_agree(const Batch& batch) {
+  if (batch.units.size() < 2) return;  // may have no rows at all
+  const std::vector<Shape>& first = *batch.units.front().shapes;
+  for (const BatchUnit& unit : batch.units) {
+    for (std::size_t i = 0; i < first.size(); ++i) {
+      const Shape& shape = (*unit.shapes)[i];
+      if (!std::equal(shape.begin() + 1, shape.end(), first[i].begin() + 1, first[i].end())) {
+        throw BatchError("requests of different shapes met in a batch");
+      }
+    }
+  }
+}
+
+}  // namespace trtinfer::pipeline
