@@ -11,25 +11,35 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import os
-import platform
+import functools
 import queue
 import statistics
-import sys
 import threading
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from importlib.metadata import version
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import batched
 import numpy as np
 import onnxruntime
+from measuring import (
+    Load,
+    Rows,
+    Sample,
+    Samples,
+    Verdict,
+    describe_machine,
+    measure_tasks,
+    measure_threads,
+    median_ratio,
+    medians,
+    plot,
+    show_verdicts,
+    take_turns,
+    write_json,
+)
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -199,89 +209,13 @@ Contender = Direct | Trtinfer | Batched | QueueAndFuture
 # --- Measuring
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One contender's turn: requests per second, and microseconds of a request."""
-
-    rate: float
-    p50: float
-    p99: float
-
-
 def check(x: Array, answer: Array) -> None:
     if not np.allclose(answer, x @ WEIGHTS, rtol=1e-3, atol=1e-3):
         raise AssertionError("a wrong answer")
 
 
-def summarize(latencies: list[list[int]], seconds: float) -> Sample:
-    times = np.concatenate([np.asarray(times) for times in latencies]) / 1e3
-    p50, p99 = np.quantile(times, [0.5, 0.99]).tolist()
-    return Sample(len(times) / seconds, p50, p99)
-
-
 def make_inputs(callers: int) -> list[Array]:
     return list(np.random.default_rng(2).standard_normal((callers, 256), dtype=np.float32))
-
-
-def measure_threads(opened: AbstractContextManager[Ask], callers: int, seconds: float) -> Sample:
-    clock = time.perf_counter_ns
-    latencies: list[list[int]] = [[] for _ in range(callers)]
-    errors: list[Exception] = []
-    ready = threading.Barrier(callers + 1)
-
-    def call(x: Array, times: list[int]) -> None:
-        try:
-            for _ in range(20):
-                check(x, ask(x))
-            ready.wait()
-            until = clock() + int(seconds * 1e9)
-            while (begin := clock()) < until:
-                answer = ask(x)
-                times.append(clock() - begin)
-            check(x, answer)
-        except Exception as error:
-            errors.append(error)
-            ready.abort()
-
-    with opened as ask:
-        pairs = zip(make_inputs(callers), latencies, strict=True)
-        threads = [threading.Thread(target=call, args=pair) for pair in pairs]
-        for thread in threads:
-            thread.start()
-        ready.wait()
-        begin = clock()
-        for thread in threads:
-            thread.join()
-        elapsed = (clock() - begin) / 1e9
-    if errors:
-        raise errors[0]
-    return summarize(latencies, elapsed)
-
-
-async def measure_tasks(
-    opened: AbstractContextManager[AsyncAsk], callers: int, seconds: float
-) -> Sample:
-    clock = time.perf_counter_ns
-    latencies: list[list[int]] = [[] for _ in range(callers)]
-
-    async def warm(x: Array) -> None:
-        for _ in range(20):
-            check(x, await ask(x))
-
-    async def call(x: Array, times: list[int]) -> None:
-        while (begin := clock()) < until:
-            answer = await ask(x)
-            times.append(clock() - begin)
-        check(x, answer)
-
-    with opened as ask:
-        inputs = make_inputs(callers)
-        await asyncio.gather(*(warm(x) for x in inputs))
-        begin = clock()
-        until = begin + int(seconds * 1e9)
-        await asyncio.gather(*(call(*pair) for pair in zip(inputs, latencies, strict=True)))
-        elapsed = (clock() - begin) / 1e9
-    return summarize(latencies, elapsed)
 
 
 SCENARIOS = {
@@ -291,55 +225,30 @@ SCENARIOS = {
     "64 asyncio": (True, 64),
 }
 
-Samples = dict[str, dict[str, list[Sample]]]
+
+def turn(contender: Contender, is_async: bool, callers: int, seconds: float) -> Sample:
+    load = Load(make_inputs(callers), check, seconds)
+    if is_async:
+        return asyncio.run(measure_tasks(contender.tasks(), load))
+    return measure_threads(contender.threads(), load)
 
 
 def measure_all(contenders: dict[str, Contender], rounds: int, seconds: float) -> Samples:
-    """Samples by scenario and contender, one of each per round."""
-    samples: Samples = {scenario: {name: [] for name in contenders} for scenario in SCENARIOS}
-    turns = rounds * len(SCENARIOS) * len(contenders)
-    names = list(contenders)
-    done = 0
-    for i in range(rounds):
-        for scenario, (is_async, callers) in SCENARIOS.items():
-            for name in names[i % len(names) :] + names[: i % len(names)]:
-                print(f"\r{done}/{turns} {scenario}, {name:40}", end="", file=sys.stderr)
-                contender = contenders[name]
-                if is_async:
-                    sample = asyncio.run(measure_tasks(contender.tasks(), callers, seconds))
-                else:
-                    sample = measure_threads(contender.threads(), callers, seconds)
-                samples[scenario][name].append(sample)
-                done += 1
-    print(f"\r{'':70}\r", end="", file=sys.stderr)
-    return samples
+    turns = {
+        scenario: {
+            name: functools.partial(turn, contender, is_async, callers, seconds)
+            for name, contender in contenders.items()
+        }
+        for scenario, (is_async, callers) in SCENARIOS.items()
+    }
+    return take_turns(turns, rounds)
 
 
 # --- Showing
 
 
-def median_ratio(ours: list[Sample], theirs: list[Sample]) -> float:
-    """Of our rate over theirs in the same round."""
-    return statistics.median(a.rate / b.rate for a, b in zip(ours, theirs, strict=True))
-
-
-def summary(samples: Samples) -> dict[str, Any]:
-    rows: dict[str, Any] = {}
-    for scenario, by_name in samples.items():
-        rows[scenario] = {
-            name: {
-                "requests_per_second": statistics.median(s.rate for s in taken),
-                "p50_us": statistics.median(s.p50 for s in taken),
-                "p99_us": statistics.median(s.p99 for s in taken),
-                "trtinfer_over_this": median_ratio(by_name["trtinfer"], taken),
-            }
-            for name, taken in by_name.items()
-        }
-    return rows
-
-
-def verdicts(samples: Samples) -> dict[str, tuple[float, float, bool]]:
-    """What is asked of trtinfer: the figure, its bound, and whether it is met."""
+def verdicts(samples: Samples) -> dict[str, Verdict]:
+    """What is asked of trtinfer."""
     tasks, eight, lone = samples["64 asyncio"], samples["8 threads"], samples["1 thread"]
     batched_ratio = min(
         median_ratio(tasks["trtinfer"], taken)
@@ -352,59 +261,22 @@ def verdicts(samples: Samples) -> dict[str, tuple[float, float, bool]]:
         for ours, direct in zip(lone["trtinfer"], lone["session.run"], strict=True)
     )
     return {
-        "64 asyncio callers, times the better `batched`": (batched_ratio, 6.0, batched_ratio >= 6),
-        "8 threads, times queue.Queue + Future": (queue_ratio, 2.5, queue_ratio >= 2.5),
-        "lone thread, p50 over session.run in us": (added, 25.0, added <= 25),
+        "64 asyncio callers, times the better `batched`": Verdict(batched_ratio, 6),
+        "8 threads, times queue.Queue + Future": Verdict(queue_ratio, 2.5),
+        "lone thread, p50 over session.run in us": Verdict(added, 25, at_most=True),
     }
 
 
-def describe_machine() -> str:
-    with open("/proc/cpuinfo") as file:
-        models = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
-    packages = ", ".join(
-        f"{name} {version(name)}" for name in ("trtinfer", "onnxruntime", "batched", "numpy")
-    )
-    cores = len(os.sched_getaffinity(0))
-    cpu = f"{cores} cores of {models[0] if models else platform.machine()}"
-    return f"{cpu}, Python {platform.python_version()}, {packages}"
-
-
-def show(rows: dict[str, Any], judged: dict[str, tuple[float, float, bool]]) -> None:
+def show(rows: Rows) -> None:
     print("| callers | contender | requests/s | p50 us | p99 us | trtinfer is |")
     print("|---|---|---:|---:|---:|---:|")
     for scenario, by_name in rows.items():
         for name, row in by_name.items():
             print(
-                f"| {scenario} | {name} | {row['requests_per_second']:,.0f} | {row['p50_us']:,.1f} "
+                f"| {scenario} | {name} | {row['per_second']:,.0f} | {row['p50_us']:,.1f} "
                 f"| {row['p99_us']:,.1f} | {row['trtinfer_over_this']:.2f} x |"
             )
     print()
-    for what, (figure, bound, met) in judged.items():
-        print(f"{what}: {figure:.1f} (asked: {bound:g}, {'met' if met else 'NOT met'})")
-
-
-def plot(rows: dict[str, Any], path: Path, machine: str) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (rates, times) = pyplot.subplots(2, 1, figsize=(10, 8), sharex=True)
-    names = list(next(iter(rows.values())))
-    width = 0.8 / len(names)
-    for i, name in enumerate(names):
-        places = np.arange(len(rows)) + (i - (len(names) - 1) / 2) * width
-        taken = [by_name[name] for by_name in rows.values()]
-        rates.bar(places, [row["requests_per_second"] for row in taken], width, label=name)
-        medians = np.array([row["p50_us"] for row in taken])
-        above = np.array([row["p99_us"] for row in taken]) - medians
-        times.bar(places, medians, width, yerr=[np.zeros_like(above), above], capsize=2)
-    rates.set(ylabel="requests per second", yscale="log", title="256 x 16 MatMul: overhead")
-    times.set(ylabel="latency, us: p50, whisker to p99", yscale="log")
-    times.set_xticks(np.arange(len(rows)), list(rows))
-    rates.legend(fontsize="small", ncols=3)
-    figure.text(0.5, 0.01, machine, ha="center", fontsize="x-small")
-    figure.savefig(path, dpi=120, bbox_inches="tight")
 
 
 def main() -> None:
@@ -425,18 +297,15 @@ def main() -> None:
         "queue.SimpleQueue + Future": QueueAndFuture(direct, queue.SimpleQueue),
     }
     samples = measure_all(contenders, options.rounds, options.seconds)
-    rows, judged, machine = summary(samples), verdicts(samples), describe_machine()
+    rows, judged = medians(samples, "trtinfer"), verdicts(samples)
+    machine = describe_machine("trtinfer", "onnxruntime", "batched", "numpy")
     print(f"{machine}; {options.rounds} rounds of {options.seconds:g} s, medians\n")
-    show(rows, judged)
+    show(rows)
+    show_verdicts(judged)
     if options.plot:
-        plot(rows, options.plot, machine)
+        plot(rows, options.plot, "256 x 16 MatMul: overhead", "requests", machine)
     if options.json:
-        rounds = {
-            scenario: {name: [vars(sample) for sample in taken] for name, taken in by_name.items()}
-            for scenario, by_name in samples.items()
-        }
-        results = {"machine": machine, "medians": rows, "verdicts": judged, "rounds": rounds}
-        options.json.write_text(json.dumps(results, indent=2) + "\n")
+        write_json(options.json, machine, rows, judged, samples)
 
 
 if __name__ == "__main__":
