@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trtinfer import _core
 
@@ -68,7 +69,7 @@ Turns = Mapping[str, Mapping[str, Callable[[], Sample]]]
 # --- Closed loops
 
 
-def quantiles(nanoseconds: Sequence[int]) -> tuple[float, float]:
+def quantiles(nanoseconds: Sequence[int] | NDArray[Any]) -> tuple[float, float]:
     """The median and the 99th percentile, in microseconds."""
     p50, p99 = np.quantile(np.asarray(nanoseconds) / 1e3, [0.5, 0.99]).tolist()
     return p50, p99
@@ -204,9 +205,15 @@ def show_verdicts(judged: Mapping[str, Verdict]) -> None:
 
 
 def write_json(
-    path: Path, machine: str, rows: Rows, judged: Mapping[str, Verdict], samples: Samples
+    path: Path,
+    machine: str,
+    rows: Rows,
+    judged: Mapping[str, Verdict],
+    samples: Samples,
+    **more: Any,
 ) -> None:
     results = {
+        **more,
         "machine": machine,
         "medians": rows,
         "verdicts": {what: asdict(v) | {"met": v.met} for what, v in judged.items()},
@@ -215,7 +222,8 @@ def write_json(
             for scenario, by in samples.items()
         },
     }
-    path.write_text(json.dumps(results, indent=2) + "\n")
+    finite = json.loads(json.dumps(results), parse_constant=lambda _: None)  # JSON knows no NaN
+    path.write_text(json.dumps(finite, indent=2) + "\n")
 
 
 def plot(rows: Rows, path: Path, title: str, unit: str, machine: str) -> None:
@@ -225,11 +233,12 @@ def plot(rows: Rows, path: Path, title: str, unit: str, machine: str) -> None:
     from matplotlib import pyplot
 
     figure, (rates, times) = pyplot.subplots(2, 1, figsize=(10, 8), sharex=True)
-    names = list(next(iter(rows.values())))
+    names = list(dict.fromkeys(name for by_name in rows.values() for name in by_name))
+    absent = dict.fromkeys(("per_second", "p50_us", "p99_us"), np.nan)
     width = 0.8 / len(names)
     for i, name in enumerate(names):
         places = np.arange(len(rows)) + (i - (len(names) - 1) / 2) * width
-        taken = [by_name[name] for by_name in rows.values()]
+        taken = [by_name.get(name, absent) for by_name in rows.values()]
         rates.bar(places, [row["per_second"] for row in taken], width, label=name)
         half = np.array([row["p50_us"] for row in taken])
         above = np.array([row["p99_us"] for row in taken]) - half
