@@ -35,7 +35,7 @@ from measuring import (
     quantiles,
     show_verdicts,
     take_turns,
-    write_json,
+    write_samples,
 )
 from numpy.typing import NDArray
 
@@ -220,7 +220,7 @@ def main() -> None:
     if options.plot:
         plot(rows, options.plot, "ResNet-50, float16", "images", machine)
     if options.json:
-        write_json(options.json, machine, rows, judged, samples, missing=missing)
+        write_samples(options.json, machine, rows, judged, samples, missing=missing)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ from measuring import (
     plot,
     show_verdicts,
     take_turns,
-    write_json,
+    write_samples,
 )
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
@@ -305,7 +305,7 @@ def main() -> None:
     if options.plot:
         plot(rows, options.plot, "256 x 16 MatMul: overhead", "requests", machine)
     if options.json:
-        write_json(options.json, machine, rows, judged, samples)
+        write_samples(options.json, machine, rows, judged, samples)
 
 
 if __name__ == "__main__":

@@ -204,7 +204,16 @@ def show_verdicts(judged: Mapping[str, Verdict]) -> None:
         print(f"{what}: {verdict.figure:.2f} (asked: {asked}, {met})")
 
 
-def write_json(
+def to_json(judged: Mapping[str, Verdict]) -> dict[str, Any]:
+    return {what: asdict(verdict) | {"met": verdict.met} for what, verdict in judged.items()}
+
+
+def write_json(path: Path, **results: Any) -> None:
+    finite = json.loads(json.dumps(results), parse_constant=lambda _: None)  # JSON knows no NaN
+    path.write_text(json.dumps(finite, indent=2) + "\n")
+
+
+def write_samples(
     path: Path,
     machine: str,
     rows: Rows,
@@ -212,18 +221,12 @@ def write_json(
     samples: Samples,
     **more: Any,
 ) -> None:
-    results = {
-        **more,
-        "machine": machine,
-        "medians": rows,
-        "verdicts": {what: asdict(v) | {"met": v.met} for what, v in judged.items()},
-        "rounds": {
-            scenario: {name: [asdict(sample) for sample in taken] for name, taken in by.items()}
-            for scenario, by in samples.items()
-        },
+    rounds = {
+        scenario: {name: [asdict(sample) for sample in taken] for name, taken in by.items()}
+        for scenario, by in samples.items()
     }
-    finite = json.loads(json.dumps(results), parse_constant=lambda _: None)  # JSON knows no NaN
-    path.write_text(json.dumps(finite, indent=2) + "\n")
+    verdicts = to_json(judged)
+    write_json(path, machine=machine, medians=rows, verdicts=verdicts, rounds=rounds, **more)
 
 
 def plot(rows: Rows, path: Path, title: str, unit: str, machine: str) -> None:

@@ -8,6 +8,7 @@
 #include "bindings/unlocked.hpp"
 #include "preprocess/gpu.hpp"
 #include "preprocess/host.hpp"
+#include "preprocess/resampling.hpp"
 #include "preprocess/rows.hpp"
 #include "preprocess/table.hpp"
 
@@ -88,6 +89,13 @@ std::vector<GpuTiming> time_preprocess_gpu(const Recipe& recipe,
   return GpuPreprocessor(recipe).time(views, repeats);
 }
 
+// Rows and columns of a source that its output is made of.
+std::pair<int, int> source_window(const Recipe& recipe, std::int64_t height, std::int64_t width) {
+  const preprocess::SourceWindow window =
+      preprocess::Resampling(recipe, height, width).source_window();
+  return {window.rows, window.columns};
+}
+
 void register_enums(py::module_& m) {
   py::native_enum<Resize>(m, "Resize", "enum.Enum")
       .value("NONE", Resize::kNone)
@@ -148,6 +156,7 @@ void register_preprocess(py::module_& m) {
   m.def("preprocess_gpu", &preprocess_gpu, py::arg("recipe"), py::arg("images"));
   m.def("time_preprocess_gpu", &time_preprocess_gpu, py::arg("recipe"), py::arg("images"),
         py::arg("repeats"));
+  m.def("source_window", &source_window, py::arg("recipe"), py::arg("height"), py::arg("width"));
   m.def("allow_simd", &preprocess::allow_simd, py::arg("allowed"));
 }
 
