@@ -21,6 +21,8 @@ void* allocate_region(std::uint32_t capacity) {
   return region;
 }
 
+std::uint32_t lowest_bits(std::uint32_t count) { return count == 32 ? ~0u : (1u << count) - 1; }
+
 std::uint32_t priority_index(std::int32_t priority) {
   return static_cast<std::uint32_t>(std::clamp(priority, kLowestPriority, kHighestPriority) -
                                     kLowestPriority);
@@ -32,6 +34,8 @@ void Ring::FreeRegion::operator()(void* region) const { std::free(region); }
 
 Ring::Ring(const RingOptions& options)
     : merge_limit_(options.merge_limit != 0 ? options.merge_limit : options.max_batch_size),
+      lanes_(options.lanes),
+      group_size_(options.lanes / std::max(options.groups, 1u)),
       max_delay_(options.max_delay),
       region_(allocate_region(options.capacity)),
       header_(new (region_.get()) Header{}),
@@ -40,8 +44,11 @@ Ring::Ring(const RingOptions& options)
   if (options.capacity == 0 || options.lanes == 0 || options.lanes > 32) {
     throw std::invalid_argument("a ring needs at least one slot and 1 to 32 lanes");
   }
+  if (group_size_ * options.groups != options.lanes || group_size_ == 0) {
+    throw std::invalid_argument("lanes are shared out in groups of equal size");
+  }
   header_->capacity = header_->free_slots = options.capacity;
-  header_->all_lanes = options.lanes == 32 ? ~0u : (1u << options.lanes) - 1;
+  header_->all_lanes = lowest_bits(options.lanes);
   header_->idle_lanes = header_->all_lanes;
   header_->arena_capacity = options.arena_bytes;
   header_->arena_oldest = header_->arena_newest = kNone;
@@ -217,6 +224,18 @@ bool Ring::ripe(const TakenBatch& batch, std::uint32_t leader, Nanoseconds now,
   return now >= at;
 }
 
+std::uint32_t Ring::idle_lane() const {
+  std::uint32_t lane = kNone;
+  int most = 0;
+  for (std::uint32_t first = 0; first < lanes_; first += group_size_) {
+    const std::uint32_t idle = header_->idle_lanes >> first & lowest_bits(group_size_);
+    if (std::popcount(idle) <= most) continue;
+    most = std::popcount(idle);
+    lane = first + static_cast<std::uint32_t>(std::countr_zero(idle));
+  }
+  return lane;
+}
+
 bool Ring::take(TakenBatch& batch, Nanoseconds now) {
   batch.lane = kNone;
   batch.samples = 0;
@@ -238,7 +257,7 @@ bool Ring::take(TakenBatch& batch, Nanoseconds now) {
   for (const Unit& unit : batch.units) mark_taken(unit.slot);
   std::sort(batch.units.begin(), batch.units.end(),
             [](const Unit& a, const Unit& b) { return a.slot < b.slot; });
-  batch.lane = static_cast<std::uint32_t>(std::countr_zero(header_->idle_lanes));
+  batch.lane = idle_lane();
   header_->idle_lanes &= ~(1u << batch.lane);
   batch.more = header_->nonempty != 0 && header_->idle_lanes != 0;
   return true;

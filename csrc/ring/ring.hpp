@@ -14,6 +14,7 @@ struct RingOptions {
   std::uint32_t capacity = 1024;     ///< slots
   std::uint64_t arena_bytes = 0;     ///< bytes shared by requests of varying size; 0: none
   std::uint32_t lanes = 1;           ///< batches that may be in flight, at most 32
+  std::uint32_t groups = 1;          ///< of neighbouring lanes, equally many in each
   std::uint32_t max_batch_size = 1;  ///< samples of a unit, and of a batch
   std::uint32_t merge_limit = 0;     ///< requests join a batch up to this size; 0: max_batch_size
   Nanoseconds max_delay = 0;         ///< how long a request may wait for company, from arrival
@@ -76,7 +77,8 @@ class Ring {
   void release(const std::vector<Unit>& units);
 
   /// Fills `batch` from the published units if a lane is idle and a batch is ripe at time `now`.
-  /// Returns whether there is a batch to run. Expired units are taken out in any case.
+  /// Returns whether there is a batch to run. Expired units are taken out in any case. The lane is
+  /// one of the group with most idle lanes, of equal ones the first.
   bool take(TakenBatch& batch, Nanoseconds now);
 
   /// Ends the batch of `lane`. Without `continues` (the caller will not take again), a sleeping
@@ -115,6 +117,7 @@ class Ring {
   std::uint32_t first_in_line() const;
   void collect(TakenBatch& batch, std::uint32_t leader);
   bool ripe(const TakenBatch& batch, std::uint32_t leader, Nanoseconds now, Nanoseconds& at) const;
+  std::uint32_t idle_lane() const;
   bool is_idle() const;
   Unit unit_at(std::uint32_t slot) const;
 
@@ -122,7 +125,7 @@ class Ring {
     void operator()(void* region) const;
   };
 
-  const std::uint32_t merge_limit_;
+  const std::uint32_t merge_limit_, lanes_, group_size_;
   const Nanoseconds max_delay_;
   std::unique_ptr<void, FreeRegion> region_;
   Header* header_;

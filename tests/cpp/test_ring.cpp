@@ -134,6 +134,9 @@ void refuses_impossible_sizes() {
   CHECK_THROWS(Ring({.capacity = 0}), std::invalid_argument);
   CHECK_THROWS(Ring({.capacity = 1, .lanes = 0}), std::invalid_argument);
   CHECK_THROWS(Ring({.capacity = 1, .lanes = 33}), std::invalid_argument);
+  CHECK_THROWS(Ring({.capacity = 1, .lanes = 4, .groups = 0}), std::invalid_argument);
+  CHECK_THROWS(Ring({.capacity = 1, .lanes = 4, .groups = 3}), std::invalid_argument);
+  CHECK_THROWS(Ring({.capacity = 1, .lanes = 2, .groups = 4}), std::invalid_argument);
 }
 
 // --- Batches
@@ -213,6 +216,36 @@ void hands_each_lane_one_batch() {
   ring.release(first.units);
   ring.finish(0, true);
   CHECK(ring.take(third, 0) && third.lane == 0 && (slots_of(third) == Slots{2}));
+}
+
+void takes_a_lane_of_the_least_loaded_group() {
+  Ring ring({.capacity = 16, .lanes = 6, .groups = 3, .max_batch_size = 1});
+  TakenBatch batch;
+  const auto next_lane = [&] {
+    publish(ring);
+    CHECK(ring.take(batch, 0));
+    ring.release(batch.units);
+    return batch.lane;
+  };
+  for (const std::uint32_t lane : {0u, 2u, 4u, 1u}) CHECK(next_lane() == lane);
+  ring.finish(2, true);
+  CHECK(next_lane() == 2);  // both lanes of its group were idle
+  for (const std::uint32_t lane : {3u, 5u}) CHECK(next_lane() == lane);
+  publish(ring);
+  CHECK(!ring.take(batch, 0));
+  ring.finish(4, true);
+  CHECK(ring.take(batch, 0) && batch.lane == 4);
+}
+
+void shares_all_lanes_out() {
+  Ring ring({.capacity = 64, .lanes = 32, .groups = 1, .max_batch_size = 1});
+  TakenBatch batch;
+  for (std::uint32_t lane = 0; lane < 32; ++lane) {
+    publish(ring);
+    CHECK(ring.take(batch, 0) && batch.lane == lane);
+  }
+  publish(ring);
+  CHECK(!ring.take(batch, 0));
 }
 
 // --- Ends before a batch
@@ -323,6 +356,8 @@ int main() {
   joins_equal_shapes_only();
   waits_for_company_from_arrival_on();
   hands_each_lane_one_batch();
+  takes_a_lane_of_the_least_loaded_group();
+  shares_all_lanes_out();
   hands_expired_units_out_once();
   expires_units_while_every_lane_is_busy();
   withdraws_what_no_lane_has();
