@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -32,10 +33,11 @@ struct BatchUnit {
   const std::vector<Shape>* shapes = nullptr;  ///< of each input, with `rows` leading when batched
 };
 
+/// What a lane runs: a view, valid for the time of a run.
 struct Batch {
   std::uint32_t lane = 0;
   std::uint32_t rows = 0;
-  std::vector<BatchUnit> units;
+  std::span<const BatchUnit> units;
 };
 
 /// Runs batches on a backend. `run` is called by at most one thread per lane at a time; it reads

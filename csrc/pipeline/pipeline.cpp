@@ -209,17 +209,18 @@ void Pipeline::prepare(Runner& runner) {
   forming_.fetch_add(1, std::memory_order_relaxed);
   runner.batch.lane = runner.taken.lane;
   runner.batch.rows = runner.taken.samples;
-  runner.batch.units.clear();
+  runner.units.clear();
   runner.requests.clear();
   const Nanoseconds launched_at = ring::now();
   for (const ring::Unit& unit : runner.taken.units) {
     UnitRecord& record = records_[unit.slot];
     record.request->launched_at.store(launched_at, std::memory_order_relaxed);
     record.request->launched.store(true, std::memory_order_relaxed);
-    runner.batch.units.push_back(
+    runner.units.push_back(
         {record.request.get(), unit.count, record.first_row, &record.inputs, &record.shapes});
     runner.requests.push_back(std::move(record.request));
   }
+  runner.batch.units = runner.units;
 }
 
 std::string Pipeline::try_run(const Batch& batch, std::int64_t& compute_ns) {
@@ -244,7 +245,7 @@ void Pipeline::run_singly(Runner& runner, std::vector<std::string>& errors) {
   for (const BatchUnit& unit : runner.batch.units) {
     std::int64_t compute_ns = 0;
     single.rows = unit.rows;
-    single.units.assign(1, unit);
+    single.units = {&unit, 1};
     stats_.retried.fetch_add(1, std::memory_order_relaxed);
     errors.push_back(try_run(single, compute_ns));
   }

@@ -122,6 +122,7 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
   struct Runner {
     ring::TakenBatch taken;
     Batch batch;
+    std::vector<BatchUnit> units;  // of `batch`
     std::vector<std::shared_ptr<Request>> requests;
     std::vector<std::shared_ptr<Notifier>> notifiers;
   };
