@@ -11,6 +11,7 @@
 #include "bindings/tensors.hpp"
 #include "bindings/unlocked.hpp"
 #include "cuda/error.hpp"
+#include "pipeline/devices_executor.hpp"
 #include "pipeline/fallback_executor.hpp"
 #include "pipeline/onnxruntime_executor.hpp"
 #include "pipeline/tensorrt_executor.hpp"
@@ -20,6 +21,7 @@ namespace py = pybind11;
 
 namespace trtinfer::bindings {
 
+using pipeline::DevicesExecutor;
 using pipeline::Executor;
 using pipeline::FallbackExecutor;
 using pipeline::OnnxRuntimeExecutor;
@@ -98,6 +100,15 @@ std::shared_ptr<FallbackExecutor> make_fallback(std::shared_ptr<Executor> first,
       });
 }
 
+std::shared_ptr<DevicesExecutor> make_devices(std::vector<std::shared_ptr<Executor>> devices,
+                                              std::uint32_t lanes_each, py::object report) {
+  const std::shared_ptr<void> held_report = hold(std::move(report));
+  return std::make_shared<DevicesExecutor>(
+      std::move(devices), lanes_each, [held_report](std::size_t device, const std::string& reason) {
+        call_held(held_report, [&](const py::object& report) { report(device, reason); });
+      });
+}
+
 }  // namespace
 
 void register_executors(py::module_& m) {
@@ -110,7 +121,10 @@ void register_executors(py::module_& m) {
            py::arg("inputs"), py::arg("outputs"), py::arg("batching"), py::arg("lanes"));
   py::class_<TensorRtExecutor, Executor, std::shared_ptr<TensorRtExecutor>>(m, "TensorRtExecutor")
       .def(py::init(&make_tensorrt), py::arg("engines"), py::arg("recipe"), py::arg("inputs"),
-           py::arg("outputs"));
+           py::arg("outputs"))
+      .def_property_readonly("batches", &TensorRtExecutor::batches);
+  py::class_<DevicesExecutor, Executor, std::shared_ptr<DevicesExecutor>>(m, "DevicesExecutor")
+      .def(py::init(&make_devices), py::arg("devices"), py::arg("lanes_each"), py::arg("report"));
   py::class_<FallbackExecutor, Executor, std::shared_ptr<FallbackExecutor>>(m, "FallbackExecutor")
       .def(py::init(&make_fallback), py::arg("first"), py::arg("make_second"), py::arg("report"))
       .def_property_readonly("has_failed", &FallbackExecutor::has_failed);

@@ -211,6 +211,7 @@ ring::RingOptions ring_options(const py::kwargs& options) {
   result.capacity = options["capacity"].cast<std::uint32_t>();
   result.arena_bytes = options["arena_bytes"].cast<std::uint64_t>();
   result.lanes = options["lanes"].cast<std::uint32_t>();
+  result.groups = options["groups"].cast<std::uint32_t>();
   result.max_batch_size = options["max_batch_size"].cast<std::uint32_t>();
   result.merge_limit = options["merge_limit"].cast<std::uint32_t>();
   result.max_delay = static_cast<Nanoseconds>(options["max_delay"].cast<double>() * 1e9);

@@ -256,6 +256,7 @@ void TensorRtExecutor::run(const Batch& batch) {
   }
   wait(lane);
   scatter(batch, lane);
+  batches_.fetch_add(1, std::memory_order_relaxed);
 }
 
 }  // namespace trtinfer::pipeline

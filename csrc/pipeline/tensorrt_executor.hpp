@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -48,6 +49,8 @@ class TensorRtExecutor : public Executor {
   }
   std::string refusal(const std::vector<Shape>& shapes) const override;
   const std::vector<TensorSpec>& outputs() const override { return outputs_; }
+  /// Batches answered; any thread may ask.
+  std::uint64_t batches() const { return batches_.load(std::memory_order_relaxed); }
   bool wants_pinned_memory() const override { return true; }
 
  private:
@@ -102,6 +105,7 @@ class TensorRtExecutor : public Executor {
   bool batched_, varies_;
   std::vector<Shape> smallest_, usual_, largest_;  // rows of the inputs
   std::vector<Lane> lanes_;
+  std::atomic<std::uint64_t> batches_{0};
 };
 
 }  // namespace trtinfer::pipeline

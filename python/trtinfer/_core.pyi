@@ -298,6 +298,16 @@ class TensorRtExecutor(Executor):
         spin: float,
         cache: TensorRtRuntimeCache | None,
     ) -> None: ...
+    @property
+    def batches(self) -> int: ...
+
+class DevicesExecutor(Executor):
+    def __init__(
+        self,
+        devices: Sequence[Executor],
+        lanes_each: int,
+        report: Callable[[int, str], None],
+    ) -> None: ...
 
 class FallbackExecutor(Executor):
     def __init__(

@@ -27,7 +27,7 @@ class RingSizes:
     max_batch_size: int = 64
     max_delay: float = 0.0
     capacity: int = 1024
-    max_inflight: int = 2
+    max_inflight: int = 2  # of each GPU
     arena_bytes: int = 256 << 20
 
 
@@ -44,6 +44,7 @@ class OpenModel:
         metadata: Custom metadata of the ONNX file.
         backend: "tensorrt" or "onnxruntime".
         fallback: Runs batches on the CPU once the GPU has failed; None: nothing to fall back on.
+        gpus: What runs batches on each GPU, by its number.
     """
 
     pipeline: _core.Pipeline
@@ -54,6 +55,7 @@ class OpenModel:
     metadata: Mapping[str, str] = field(default_factory=dict)
     backend: str = "onnxruntime"
     fallback: _core.FallbackExecutor | None = None
+    gpus: Mapping[int, _core.TensorRtExecutor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,6 @@ def open_model(
     tensors: ModelTensors,
     metadata: Mapping[str, str],
     backend: str,
-    fallback: _core.FallbackExecutor | None = None,
 ) -> OpenModel:
     """Return a model whose values are all numeric tensors, behind its pipeline."""
     return OpenModel(
@@ -137,7 +138,6 @@ def open_model(
         True,
         metadata,
         backend,
-        fallback,
     )
 
 
@@ -147,9 +147,10 @@ def open_pipeline(
     sizes: RingSizes,
     *,
     lanes: int,
+    groups: int = 1,
     merge_limit: int = 0,
 ) -> _core.Pipeline:
-    """Put a ring before an executor that has ``lanes`` lanes."""
+    """Put a ring before an executor that has ``lanes`` lanes, in groups of neighbours."""
     axis = tensors.axis
     max_batch_size = (axis.fixed or sizes.max_batch_size) if axis.batched else 1
     varies = any(dim < 0 for _, _, _, shape in tensors.requests for dim in shape)
@@ -161,6 +162,7 @@ def open_pipeline(
         capacity=max(sizes.capacity, max_batch_size),
         arena_bytes=sizes.arena_bytes if varies else 0,
         lanes=lanes,
+        groups=groups,
         max_batch_size=max_batch_size,
         merge_limit=merge_limit or max_batch_size,
         max_delay=sizes.max_delay,

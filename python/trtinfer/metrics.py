@@ -26,7 +26,8 @@ class Stats(TypedDict):
     ``rejected`` (no room) and ``invalid`` (refused before it took a slot) requests were never
     accepted. ``queue`` is arrival to launch, ``compute`` the batch's run, ``total`` arrival to
     completion. ``batch_sizes`` counts batches by their number of samples; ``batch_compute`` gives
-    the run times of batches up to each size (powers of two).
+    the run times of batches up to each size (powers of two). ``gpu_batches`` counts those that each
+    GPU has answered.
     """
 
     backend: str
@@ -42,6 +43,7 @@ class Stats(TypedDict):
     batches: int
     samples: int
     batch_sizes: dict[int, int]
+    gpu_batches: dict[int, int]
     queue_length: int
     free_slots: int
     batches_in_flight: int

@@ -10,10 +10,9 @@ import os
 import threading
 import time
 from asyncio import get_running_loop
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from copy import deepcopy
-from dataclasses import replace
 from types import TracebackType
 from typing import TypeVar, cast
 
@@ -52,7 +51,7 @@ class Session:
         model: str | os.PathLike[str] | bytes,
         *,
         backend: str = "auto",
-        device: int = 0,
+        device: int | Sequence[int] = 0,
         max_batch_size: int = 64,
         max_delay: float = 0.0,
         capacity: int = 1024,
@@ -69,13 +68,14 @@ class Session:
             model: Path of an ONNX file (external weights beside it are found), or its bytes.
             backend: "onnxruntime", "tensorrt", or "auto": TensorRT where its library and a GPU are
                 found, else ONNX Runtime on the CPU.
-            device: The GPU's number; the CPU backend ignores it.
+            device: The GPU's number, or those of several that share the requests, the least loaded
+                first; the CPU backend ignores it.
             max_batch_size: Samples in a batch, at most. A model with a fixed batch keeps its own.
             max_delay: Seconds that a request may wait for company, counted from its arrival. 0: a
                 batch starts as soon as the backend is free.
             capacity: Slots of the ring: samples that are queued or running at a time, at most.
-            max_inflight: Batches in flight at a time. On the CPU this many run side by side only
-                where each leaves cores to the others, see ``intra_op_threads``.
+            max_inflight: Batches in flight at a time, on each GPU. On the CPU this many run side by
+                side only where each leaves cores to the others, see ``intra_op_threads``.
             preprocess: A recipe or its name; requests are then images of any size (path, bytes,
                 file, array of shape (height, width, 3) or PIL image).
             arena_bytes: Bytes shared by inputs of varying size.
@@ -92,16 +92,17 @@ class Session:
             BackendError: The backend cannot be used on this machine.
             ValueError: An option is out of range.
         """
-        _check_options(backend, device, max_batch_size, capacity, max_inflight)
+        devices = (device,) if isinstance(device, int) else tuple(device)
+        _check_options(backend, devices, max_batch_size, capacity, max_inflight)
         if max_delay < 0 or arena_bytes <= 0:
             raise ValueError(f"{max_delay=} and {arena_bytes=} must not be negative")
         self._recipe = Recipe.named(preprocess) if isinstance(preprocess, str) else preprocess
         sizes = RingSizes(max_batch_size, max_delay, capacity, max_inflight, arena_bytes)
-        options = _with_device(tensorrt or TensorRtOptions(), device)
+        options = tensorrt or TensorRtOptions()
         if _chosen_backend(backend, options) == "tensorrt":
             source = model if isinstance(model, bytes) else os.fspath(model)
             opened = tensorrt_backend.open_model(
-                source, sizes, self._recipe, options, batched=batched
+                source, sizes, self._recipe, options, devices, batched=batched
             )
         else:
             opened = onnxruntime_backend.open_model(
@@ -282,8 +283,12 @@ class Session:
 
     def stats(self) -> Stats:
         """Return counters and latency quantiles; `trtinfer.metrics.Stats` says what they mean."""
-        native = self._pipeline.stats()
-        return cast(Stats, {"backend": self.backend, "invalid": self._invalid, **native})
+        python = {
+            "backend": self.backend,
+            "invalid": self._invalid,
+            "gpu_batches": {gpu: executor.batches for gpu, executor in self._opened.gpus.items()},
+        }
+        return cast(Stats, {**python, **self._pipeline.stats()})
 
     @property
     def backend(self) -> str:
@@ -427,10 +432,6 @@ def _left(timeout: float | None, started: float) -> float | None:
     return None if timeout is None else timeout - (time.monotonic() - started)
 
 
-def _with_device(options: TensorRtOptions, device: int) -> TensorRtOptions:
-    return replace(options, build=replace(options.build, device=device))
-
-
 def _chosen_backend(backend: str, options: TensorRtOptions) -> str:
     if backend != "auto":
         return backend
@@ -442,13 +443,13 @@ def _chosen_backend(backend: str, options: TensorRtOptions) -> str:
 
 
 def _check_options(
-    backend: str, device: int, max_batch_size: int, capacity: int, max_inflight: int
+    backend: str, devices: tuple[int, ...], max_batch_size: int, capacity: int, max_inflight: int
 ) -> None:
     if backend not in ("auto", "onnxruntime", "tensorrt"):
         raise ValueError(f'{backend=}: choose "auto", "onnxruntime" or "tensorrt"')
-    if device < 0:
-        raise ValueError(f"{device=} must not be negative")
+    if not devices or min(devices) < 0 or len(set(devices)) < len(devices):
+        raise ValueError(f"device={list(devices)} must name GPUs, counted from 0, each once")
     if not 1 <= max_batch_size <= capacity:
         raise ValueError(f"{max_batch_size=} must be at least 1 and at most {capacity=}")
-    if not 1 <= max_inflight <= 32:
-        raise ValueError(f"{max_inflight=} must be 1 to 32")
+    if not 1 <= max_inflight <= 32 // len(devices):
+        raise ValueError(f"{max_inflight=} must be 1 to {32 // len(devices)} on each GPU")

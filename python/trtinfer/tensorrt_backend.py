@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from trtinfer import _core, backend, model_metadata, onnxruntime_backend, tensorrt_library
@@ -33,7 +33,7 @@ class TensorRtOptions:
     """What only this backend has a choice in.
 
     Attributes:
-        build: How plans are built, and for which GPU.
+        build: How plans are built; the session's GPUs take the place of its ``device``.
         buckets: Batch sizes that get a plan of their own; None: 1, 2, 4, ... and the largest.
         library: Path of TensorRT or of its folder; None: the first that is found.
         spin: Seconds that a wait for the GPU spins before it sleeps.
@@ -64,10 +64,13 @@ def open_model(
     sizes: RingSizes,
     recipe: Recipe | None,
     options: TensorRtOptions,
+    devices: Sequence[int] = (0,),
     *,
     batched: bool | None = None,
 ) -> OpenModel:
-    """Open a model on a GPU; plans that are not in the cache are built first.
+    """Open a model on GPUs; plans that are not in the cache are built first.
+
+    GPUs of one kind share their plans; each has its own engines and ``sizes.max_inflight`` lanes.
 
     Raises:
         ModelError: The model cannot be read, or TensorRT does not take it.
@@ -79,19 +82,35 @@ def open_model(
     build = options.build
     if recipe is not None and recipe.fixed_output_shape is not None and not build.dimensions:
         build = replace(build, dimensions=description.dimensions_of(recipe.fixed_output_shape))
-    builder = PlanBuilder(library, source, description.axis, build, cache)
-    buckets = bucket_sizes(sizes.max_batch_size, options.buckets, description.axis)
-    plans = build_plans(builder, buckets)
-    engines = [(b, _open_engine(library, builder, cache, b, plan)) for b, plan in plans.items()]
     axis = description.axis
-    tensors = model_tensors(*_values(engines[-1][1], axis, description.inputs), axis, recipe)
-    executor = _open_executor(engines, tensors, recipe, sizes, options, (builder, cache, library))
-    fallback = None
+    buckets = bucket_sizes(sizes.max_batch_size, options.buckets, axis)
+    gpus: dict[int, _core.TensorRtExecutor] = {}
+    for device in devices:
+        builder = PlanBuilder(library, source, axis, replace(build, device=device), cache)
+        plans = build_plans(builder, buckets)
+        engines = [(b, _open_engine(library, builder, cache, b, plan)) for b, plan in plans.items()]
+        tensors = model_tensors(*_values(engines[-1][1], axis, description.inputs), axis, recipe)
+        origin = builder, cache, library
+        gpus[device] = _open_executor(engines, tensors, recipe, sizes, options, origin)
+    executor, fallback = _joined(gpus, sizes.max_inflight), None
     if options.falls_back:
-        second = _second_executor(model, tensors, recipe, sizes)
+        second = _second_executor(model, tensors, recipe, len(gpus) * sizes.max_inflight)
         executor = fallback = _core.FallbackExecutor(executor, second, _report)
-    pipeline = _open_pinned(executor, tensors, replace(sizes, max_batch_size=buckets[-1]))
-    return backend.open_model(pipeline, tensors, model_metadata.read(model), "tensorrt", fallback)
+    sizes = replace(sizes, max_batch_size=buckets[-1])
+    pipeline = _open_pinned(executor, tensors, sizes, groups=len(gpus))
+    opened = backend.open_model(pipeline, tensors, model_metadata.read(model), "tensorrt")
+    return replace(opened, fallback=fallback, gpus=gpus)
+
+
+def _joined(gpus: Mapping[int, _core.TensorRtExecutor], lanes_each: int) -> _core.Executor:
+    numbers, executors = list(gpus), list(gpus.values())
+    if len(executors) == 1:
+        return executors[0]
+
+    def report(index: int, reason: str) -> None:
+        logger.error("GPU %d failed, requests go on without it: %s", numbers[index], reason)
+
+    return _core.DevicesExecutor(executors, lanes_each, report)
 
 
 def _open_engine(
@@ -131,7 +150,7 @@ def _open_executor(
     sizes: RingSizes,
     options: TensorRtOptions,
     origin: tuple[PlanBuilder, PlanCache, _core.TensorRtLibrary],
-) -> _core.Executor:
+) -> _core.TensorRtExecutor:
     builder, cache, library = origin
     kernels, stored = None, None
     if library.is_rtx:  # its plans hold no kernels: these are compiled when a context is made
@@ -144,7 +163,7 @@ def _open_executor(
         None if recipe is None else recipe.native,
         tensors.inputs,
         tensors.outputs,
-        device=options.build.device,
+        device=builder.device,
         lanes=sizes.max_inflight,
         spin=options.spin,
         cache=kernels,
@@ -155,13 +174,13 @@ def _open_executor(
 
 
 def _second_executor(
-    model: str | bytes, tensors: ModelTensors, recipe: Recipe | None, sizes: RingSizes
+    model: str | bytes, tensors: ModelTensors, recipe: Recipe | None, lanes: int
 ) -> Callable[[], _core.Executor]:
     def make() -> _core.Executor:
         threads = onnxruntime_backend.available_cores()
         native = onnxruntime_backend.load(model, threads)
         return onnxruntime_backend.open_executor(
-            native, tensors, recipe, threads=threads, lanes=sizes.max_inflight
+            native, tensors, recipe, threads=threads, lanes=lanes
         )
 
     return make
@@ -172,12 +191,13 @@ def _report(reason: str) -> None:
 
 
 def _open_pinned(
-    executor: _core.Executor, tensors: ModelTensors, sizes: RingSizes
+    executor: _core.Executor, tensors: ModelTensors, sizes: RingSizes, groups: int
 ) -> _core.Pipeline:
     """Open a pipeline with pinned slots; where there is not enough such memory, with fewer."""
     while True:
         try:
-            return open_pipeline(executor, tensors, sizes, lanes=sizes.max_inflight)
+            lanes = groups * sizes.max_inflight
+            return open_pipeline(executor, tensors, sizes, lanes=lanes, groups=groups)
         except BackendError as error:
             fewer = replace(sizes, capacity=sizes.capacity // 2, arena_bytes=sizes.arena_bytes // 2)
             if fewer.capacity < sizes.max_batch_size:
