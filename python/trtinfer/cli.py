@@ -12,6 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -86,6 +87,7 @@ def classify(parser: argparse.ArgumentParser) -> Run:
     parser.add_argument("--recipe", metavar="NAME", help="how images are prepared: torchvision...")
     parser.add_argument("--top-k", type=int, default=5, metavar="K", help="(default: 5)")
     parser.add_argument("--backend", default="auto", choices=["auto", "tensorrt", "onnxruntime"])
+    _add_device(parser)
     _add_format(parser)
     return _classify
 
@@ -105,6 +107,7 @@ def build(parser: argparse.ArgumentParser) -> Run:
         metavar="X.Y",
         help="GPU to build for, as 8.9 (default: the one at hand); TensorRT for RTX only",
     )
+    _add_device(parser)
     parser.add_argument("--output", metavar="DIR", help="write plan files, and no cache")
     return _build
 
@@ -150,6 +153,10 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tensorrt", metavar="PATH", help="library or its folder")
 
 
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="0", metavar="0,1", help="GPUs (default: 0)")
+
+
 def _add_format(parser: argparse.ArgumentParser, default: str = "json") -> None:
     parser.add_argument(
         "--format", choices=["json", "table"], default=default, help="(default: %(default)s)"
@@ -161,7 +168,11 @@ def _classify(options: argparse.Namespace) -> int:
     failed = False
     write = _write_json if options.format == "json" else _write_table
     with Classifier(
-        options.model, options.labels, options.recipe, backend=options.backend
+        options.model,
+        options.labels,
+        options.recipe,
+        backend=options.backend,
+        device=_wholes(options.device),
     ) as classifier:
         sources = (sys.stdin.buffer.read() if name == _STDIN else name for name in names)
         answers = _with_progress(classifier.stream(sources, options.top_k), len(names))
@@ -225,24 +236,43 @@ def _build(options: argparse.Namespace) -> int:
     cache = None if options.output else PlanCache()
     description = describe(source, cache)
     buckets = _buckets(options, description)
-    builder = PlanBuilder(
-        library, source, description.axis, _build_options(options, description), cache
+    builders = _builders(
+        options,
+        description,
+        functools.partial(PlanBuilder, library, source, description.axis, plan_cache=cache),
     )
+    if options.output and len(builders) > 1:
+        raise ValueError(f"--output takes plans of one kind of GPU, not of {', '.join(builders)}")
 
     def show(plan: Plan) -> None:
         what = f"built in {plan.seconds:.1f} s" if plan.built else "already there"
         print(f"batch {plan.bucket}: {len(plan.data) / 1e6:.1f} MB, {what}", flush=True)
 
-    plans = build_plans(builder, buckets, show)
-    if options.output:
-        write_plans(plans, Path(options.output), f"{source.name}-{options.precision}")
-    place = options.output or (cache and cache.folder) or "no cache"
-    print(f"{builder.library_name}, GPU {builder.target.gpu}, {options.precision}: {place}")
+    for gpu, builder in builders.items():
+        plans = build_plans(builder, buckets, show)
+        if options.output:
+            write_plans(plans, Path(options.output), f"{source.name}-{options.precision}")
+        place = options.output or (cache and cache.folder) or "no cache"
+        print(f"{builder.library_name}, GPU {gpu}, {options.precision}: {place}")
     return OK
 
 
+def _builders(
+    options: argparse.Namespace,
+    description: ModelDescription,
+    make: Callable[[BuildOptions], PlanBuilder],
+) -> dict[str, PlanBuilder]:
+    """One for each kind of GPU: those of one kind share their plans."""
+    build = _build_options(options, description)
+    builders: dict[str, PlanBuilder] = {}
+    for device in _wholes(options.device):
+        builder = make(replace(build, device=device))
+        builders.setdefault(builder.target.gpu, builder)
+    return builders
+
+
 def _buckets(options: argparse.Namespace, description: ModelDescription) -> tuple[int, ...]:
-    chosen = [_whole(size) for size in options.buckets.split(",")] if options.buckets else None
+    chosen = _wholes(options.buckets) if options.buckets else None
     largest = options.max_batch_size or max(chosen or [RingSizes().max_batch_size])
     return bucket_sizes(largest, chosen, description.axis)
 
@@ -274,10 +304,14 @@ def _dimensions(options: argparse.Namespace, description: ModelDescription) -> D
 def _dimension(text: str) -> tuple[str, int, tuple[int, int, int]]:
     place, _, sizes = text.rpartition("=")
     name, _, axis = place.rpartition(":")
-    numbers = [_whole(size) for size in sizes.split(",")]
+    numbers = _wholes(sizes)
     if not name or len(numbers) not in (1, 3):
         raise ValueError(f"--dimension {text} is not understood; give INPUT:AXIS=MIN,OPT,MAX")
     return name, _whole(axis), (numbers[0], numbers[len(numbers) // 2], numbers[-1])
+
+
+def _wholes(text: str) -> list[int]:
+    return [_whole(number) for number in text.split(",")]
 
 
 def _whole(text: str) -> int:
