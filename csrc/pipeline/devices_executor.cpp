@@ -6,7 +6,10 @@ namespace trtinfer::pipeline {
 
 DevicesExecutor::DevicesExecutor(std::vector<std::shared_ptr<Executor>> devices,
                                  std::uint32_t lanes_each, Report report)
-    : lanes_each_(lanes_each), devices_(devices.size()), report_(std::move(report)) {
+    : lanes_each_(lanes_each),
+      devices_(devices.size()),
+      left_(devices.size()),
+      report_(std::move(report)) {
   for (std::size_t i = 0; i < devices.size(); ++i) {
     devices_[i].executor = std::move(devices[i]);
     devices_[i].lanes = std::vector<std::mutex>(lanes_each);
@@ -14,30 +17,35 @@ DevicesExecutor::DevicesExecutor(std::vector<std::shared_ptr<Executor>> devices,
 }
 
 void DevicesExecutor::run(const Batch& batch) {
-  const std::size_t home = batch.lane / lanes_each_;
+  std::size_t index = batch.lane / lanes_each_;
   Batch there = batch;
   there.lane = batch.lane % lanes_each_;
-  std::string reason = "no device is left";
-  for (std::size_t i = 0; i < devices_.size(); ++i) {
-    const std::size_t index = (home + i) % devices_.size();
-    Device& device = devices_[index];
-    if (device.failed.load(std::memory_order_acquire)) continue;
-    const std::lock_guard lock(device.lanes[there.lane]);
+  for (;;) {
+    while (devices_[index].failed.load(std::memory_order_acquire)) {
+      index = (index + 1) % devices_.size();
+    }
+    const std::lock_guard lock(devices_[index].lanes[there.lane]);
     try {
-      device.executor->run(there);
+      devices_[index].executor->run(there);
       return;
-    } catch (const ExecutionError&) {
-      throw;  // it is the batch that is wrong
+    } catch (const BatchError&) {
+      throw;
     } catch (const std::exception& error) {
-      reason = error.what();
-      fail(index, reason);
+      if (!give_up(index, error.what())) throw;
     }
   }
-  throw std::runtime_error(reason);
 }
 
-void DevicesExecutor::fail(std::size_t index, const std::string& reason) {
-  if (!devices_[index].failed.exchange(true, std::memory_order_acq_rel)) report_(index, reason);
+bool DevicesExecutor::give_up(std::size_t index, const std::string& reason) {
+  {
+    const std::lock_guard lock(giving_up_);
+    if (devices_[index].failed.load(std::memory_order_acquire)) return true;
+    if (left_ == 1) return false;
+    --left_;
+    devices_[index].failed.store(true, std::memory_order_release);
+  }
+  report_(index, reason);
+  return true;
 }
 
 }  // namespace trtinfer::pipeline

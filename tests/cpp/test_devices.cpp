@@ -29,11 +29,12 @@ class Device : public AddOne {
     CHECK(lock.owns_lock());
     AddOne::run(batch);
     ++batches;
+    if (refuses) throw BatchError("a bad batch");
     if (dead) throw std::runtime_error("it died");
   }
 
   std::atomic<int> batches{0};
-  std::atomic<bool> dead{false};
+  std::atomic<bool> dead{false}, refuses{false};
 
  private:
   std::array<std::mutex, kLanesEach> lanes_;
@@ -98,19 +99,22 @@ void answers_what_a_dead_device_had_on_the_other() {
   CHECK(two.reports.size() == 1 && two.reports[0].first == 0 && two.reports[0].second == "it died");
 }
 
-void fails_when_every_device_is_dead() {
+void keeps_the_last_device() {
   Two two;
   two.first->dead = two.second->dead = true;
   const auto request = two.p.infer(1);
   CHECK(request->outcome() == Outcome::kFailed && request->error() == "it died");
-  CHECK(two.reports.size() == 2);
-  CHECK(two.p.infer(1)->error() == "no device is left");
+  CHECK(two.reports.size() == 1);
+  two.second->dead = false;
+  CHECK(is_answer(*two.p.infer(1), 1));
 }
 
-void keeps_a_device_that_a_bad_request_met() {
+void keeps_a_device_that_a_bad_batch_met() {
   Two two;
-  CHECK(two.p.infer(kBad)->outcome() == Outcome::kFailed);
-  CHECK(is_answer(*two.p.infer(1), 1) && two.reports.empty());
+  two.first->refuses = true;
+  CHECK(two.p.infer(1)->error() == "a bad batch" && two.reports.empty());
+  two.first->refuses = false;
+  CHECK(is_answer(*two.p.infer(1), 1) && two.second->batches == 0);
 }
 
 }  // namespace
@@ -119,6 +123,6 @@ int main() {
   uses_the_first_device_for_a_lone_caller();
   uses_every_lane_of_both_devices();
   answers_what_a_dead_device_had_on_the_other();
-  fails_when_every_device_is_dead();
-  keeps_a_device_that_a_bad_request_met();
+  keeps_the_last_device();
+  keeps_a_device_that_a_bad_batch_met();
 }

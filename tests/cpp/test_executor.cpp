@@ -1,4 +1,5 @@
 // Which units may be in a batch together, and which in none.
+#include <array>
 #include <memory>
 #include <string>
 #include <vector>
@@ -29,10 +30,11 @@ void rows_of_two_shapes_are_no_batch() {
   const auto unit = [](const std::vector<Shape>& shapes) {
     return BatchUnit{nullptr, 1, 0, nullptr, &shapes};
   };
-  const Batch mixed{0, 2, {unit(some), unit(other)}};
-  CHECK_THROWS((check_rows_agree(mixed), 0), BatchError);
-  check_rows_agree({0, 5, {unit(some), unit(more)}});
-  check_rows_agree({0, 1, {unit(scalar)}});
+  const std::array mixed{unit(some), unit(other)}, equal{unit(some), unit(more)};
+  const std::array alone{unit(scalar)};
+  CHECK_THROWS((check_rows_agree({0, 2, mixed}), 0), BatchError);
+  check_rows_agree({0, 5, equal});
+  check_rows_agree({0, 1, alone});
 }
 
 void a_refused_shape_takes_no_slot() {
