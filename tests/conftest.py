@@ -1,4 +1,7 @@
-"""Tests marked `gpu` are skipped without a GPU; TRTINFER_REQUIRE_GPU=1 makes that a failure."""
+"""Tests marked `gpu` are skipped without a GPU; TRTINFER_REQUIRE_GPU=1 makes that a failure.
+
+`gpu(2)` needs two of them; with one only, it is skipped in any case.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +28,22 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.fail(f"TRTINFER_REQUIRE_GPU=1, but {reason}")
     if reason:
         pytest.skip(reason)
+    if _lacks_gpus(item):
+        pytest.skip("there are too few GPUs")
+
+
+def _lacks_gpus(item: pytest.Item) -> bool:
+    marker = item.get_closest_marker("gpu")
+    found = len(_core.probe_cuda().devices)
+    return marker is not None and 0 < found < (marker.args or (1,))[0]
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> object:
     """Turns any other skip of a gpu test (a library not found, say) into a failure as well."""
     report = yield
-    if GPU_REQUIRED and report.skipped and item.get_closest_marker("gpu") is not None:
+    marked = item.get_closest_marker("gpu") is not None and not _lacks_gpus(item)
+    if GPU_REQUIRED and report.skipped and marked:
         report.outcome = "failed"
         report.longrepr = f"TRTINFER_REQUIRE_GPU=1, but the test was skipped: {report.longrepr}"
     return report

@@ -1,4 +1,4 @@
-"""GPU 0 through libcuda, also for what trtinfer never does: to fill it, to hold it, to ruin it."""
+"""A GPU through libcuda, also for what trtinfer never does: to fill it, to hold it, to ruin it."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ _MAPPED = 3  # CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP
 
 
 class Gpu:
-    """Memory and a stream of device 0, in the context that trtinfer uses too."""
+    """Memory and a stream of a device, in the context that trtinfer uses too."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: int = 0) -> None:
         self.cuda = ctypes.CDLL("libcuda.so.1")
         context = ctypes.c_void_p()
         self.call("cuInit", 0)
-        self.call("cuDevicePrimaryCtxRetain", ctypes.byref(context), 0)
+        self.call("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
         self.call("cuCtxSetCurrent", context)
         stream = ctypes.c_void_p()
         self.call("cuStreamCreate", ctypes.byref(stream), 1)

@@ -97,6 +97,8 @@ def test_names_that_are_no_text_are_still_json(folder):
         (["--model", "model.onnx", "--recipe", "nonsense"], "nonsense"),
         (["--model", "model.onnx", "--labels", "absent.txt"], "absent.txt"),
         (["--model", "model.onnx", "--top-k", "0"], "top_k = 0"),
+        (["--model", "model.onnx", "--device", "0,x"], "'x' is no whole number"),
+        (["--model", "model.onnx", "--device", "1,1"], "device=[1, 1]"),
     ],
 )
 def test_what_cannot_start_says_why(folder, capsys, arguments, said):
