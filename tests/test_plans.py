@@ -215,6 +215,15 @@ def test_options_that_make_no_sense_are_refused(wrong) -> None:
         BuildOptions(**wrong)
 
 
+@pytest.mark.usefixtures("library")
+@pytest.mark.parametrize("keeps", [True, False])
+def test_the_converted_model_has_the_inputs_of_the_plans(keeps: bool) -> None:
+    made = builder(matmul_model(), None, ROWS, options("fp16", keep_io_types=keeps))
+    assert made.changes_io_types is not keeps
+    (read,) = onnx.load_model_from_string(made.converted()).graph.input
+    assert read.type.tensor_type.elem_type == (FLOAT if keeps else onnx.TensorProto.FLOAT16)
+
+
 # --- Keys -------------------------------------------------------------------------------------
 
 

@@ -22,7 +22,7 @@ import pytest
 from gpu import Gpu
 
 import trtinfer
-from trtinfer import BackendError, TensorRtOptions, _core, tensorrt_library
+from trtinfer import BackendError, BuildOptions, TensorRtOptions, _core, tensorrt_library
 from trtinfer.completion import InferenceFuture
 from trtinfer.plan_cache import PlanCache
 
@@ -296,10 +296,31 @@ def trap_without_fallback() -> None:
     assert answered == Counter(range(QUEUED))
 
 
+def trap_with_half_precision_inputs() -> None:
+    rows = RNG.random((QUEUED, 256), np.float32).astype(np.float16)
+    build = BuildOptions("fp16", keep_io_types=False)
+    with trtinfer.Session(
+        models.matmul_model(), backend="tensorrt", tensorrt=TensorRtOptions(build), max_batch_size=8
+    ) as session:
+        assert session.inputs[0].dtype == np.float16
+        release = Gpu().hold()
+        futures, _ = queue_behind_a_held_gpu(session, rows)
+        release()
+        answers = np.stack([future.result(60)["y"] for future in futures])
+        assert (answers.dtype, session.backend) == (np.float16, "onnxruntime")
+    expected = rows.astype(np.float32) @ models.WEIGHTS
+    assert np.abs(answers - expected).max() <= 1e-2 * np.ptp(expected)
+
+
 @pytest.mark.gpu
 def test_all_that_was_queued_when_a_kernel_trapped_is_answered_once():
     log = apart(trap).stderr
     assert log.count("the GPU failed, requests go on on the CPU") == 1
+
+
+@pytest.mark.gpu
+def test_the_cpu_takes_over_inputs_of_half_precision():
+    apart(trap_with_half_precision_inputs)
 
 
 @pytest.mark.gpu

@@ -154,6 +154,17 @@ class PlanBuilder:
         return self._options.device
 
     @property
+    def changes_io_types(self) -> bool:
+        """Whether plans may have inputs and outputs of other types than the model."""
+        return self._converts and not self._options.keep_io_types
+
+    def converted(self) -> bytes:
+        """The model with what the options ask of its precision put into it."""
+        source, options = self._source, self._options
+        model = source.data if source.path is None else source.path
+        return convert(model, options.precision, options.keep_io_types, options.tf32)
+
+    @property
     def library_name(self) -> str:
         """As in keys: flavor and version."""
         flavor = "TensorRT for RTX" if self._library.is_rtx else "TensorRT"
@@ -206,9 +217,7 @@ class PlanBuilder:
             _WEAK_PRECISIONS[precision] if weak else _core.TensorRtPrecision.AS_MODEL,
         )
         if self._converts:
-            model = source.data if source.path is None else source.path
-            options = self._options
-            builder.parse(convert(model, precision, options.keep_io_types, options.tf32))
+            builder.parse(self.converted())
         else:
             builder.parse(source.data, "" if source.path is None else str(source.path))
         return builder

@@ -94,7 +94,7 @@ def open_model(
         gpus[device] = _open_executor(engines, tensors, recipe, sizes, options, origin)
     executor, fallback = _joined(gpus, sizes.max_inflight), None
     if options.falls_back:
-        second = _second_executor(model, tensors, recipe, len(gpus) * sizes.max_inflight)
+        second = _second_executor(model, builder, tensors, recipe, len(gpus) * sizes.max_inflight)
         executor = fallback = _core.FallbackExecutor(executor, second, _report)
     sizes = replace(sizes, max_batch_size=buckets[-1])
     pipeline = _open_pinned(executor, tensors, sizes, groups=len(gpus))
@@ -174,11 +174,16 @@ def _open_executor(
 
 
 def _second_executor(
-    model: str | bytes, tensors: ModelTensors, recipe: Recipe | None, lanes: int
+    model: str | bytes,
+    builder: PlanBuilder,
+    tensors: ModelTensors,
+    recipe: Recipe | None,
+    lanes: int,
 ) -> Callable[[], _core.Executor]:
     def make() -> _core.Executor:
         threads = onnxruntime_backend.available_cores()
-        native = onnxruntime_backend.load(model, threads)
+        same = builder.converted() if builder.changes_io_types else model
+        native = onnxruntime_backend.load(same, threads)
         return onnxruntime_backend.open_executor(
             native, tensors, recipe, threads=threads, lanes=lanes
         )
