@@ -44,6 +44,8 @@ class Session:
             dimensions that vary. With ``preprocess`` the input is an image: (-1, -1, 3), uint8.
         outputs: What it gets back.
         metadata: The custom metadata of the ONNX file.
+        batched: Whether the first axis of all of the model's inputs and outputs is a batch axis.
+        sizes: Those of the ring, as they were asked for.
     """
 
     def __init__(  # noqa: PLR0913
@@ -112,6 +114,8 @@ class Session:
         self.outputs: tuple[TensorInfo, ...] = opened.outputs
         self.metadata: Mapping[str, str] = dict(opened.metadata)
         self._opened = opened
+        self.batched = opened.batched
+        self.sizes = sizes
         batched = opened.batched and self._recipe is None
         self._reader = InputReader(opened.inputs, batched, opened.has_tensors)
         self._has_tensors = opened.has_tensors
@@ -297,6 +301,11 @@ class Session:
         if fallback is not None and fallback.has_failed:
             return "onnxruntime"
         return self._opened.backend
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """What makes the model's input of an image; None: requests bring the input itself."""
+        return self._recipe
 
     @property
     def closed(self) -> bool:
