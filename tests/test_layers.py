@@ -62,9 +62,42 @@ MODULE_ORDER = [
     "classifier",
     "verify",
     "info",
+    "server",
     "cli",
     "__init__",
     "__main__",
+]
+
+# Likewise within python/trtinfer/server/, which may import whatever is above it.
+SERVER_ORDER = [
+    "__init__",
+    "arguments",
+    "errors",
+    "options",
+    "datatypes",
+    "tensors",
+    "inference",
+    "shared_memory",
+    "classification",
+    "model",
+    "metadata",
+    "statistics",
+    "metrics",
+    "source",
+    "repository",
+    "state",
+    "http.__init__",
+    "http.message",
+    "http.compression",
+    "http.connection",
+    "http.routes",
+    "http.tensors",
+    "http.application",
+    "http.inference",
+    "http.classify",
+    "http.monitoring",
+    "server",
+    "command",
 ]
 
 SOURCES = sorted(
@@ -72,20 +105,31 @@ SOURCES = sorted(
 )
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.M)
 MODULES = sorted((ROOT / "python" / "trtinfer").glob("*.py"))
+SERVER = ROOT / "python" / "trtinfer" / "server"
+SERVER_MODULES = sorted(SERVER.rglob("*.py"))
 
 
-def own_imports(path: Path) -> set[str]:
+def own_imports(path: Path, package: str = "trtinfer") -> set[str]:
     """Names of the trtinfer modules that a module imports, inside functions too."""
+    return {name.split(".")[0] for name in _imported(path, package)}
+
+
+def _imported(path: Path, package: str) -> set[str]:
+    """Whole names below the package; of `from package import name`, the name."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path.name}:{node.lineno}: relative import"
-            parts = (node.module or "").split(".")
-            if parts[0] == "trtinfer":
-                names |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+            module = node.module or ""
+            if module == package:
+                names |= {alias.name for alias in node.names}
+            elif module.startswith(f"{package}."):
+                below = module.removeprefix(f"{package}.")
+                whole = [f"{below}.{alias.name}" for alias in node.names]
+                names |= {name if name in SERVER_ORDER else below for name in whole}
         elif isinstance(node, ast.Import):
-            dotted = [alias.name.split(".") for alias in node.names]
-            names |= {parts[1] for parts in dotted if parts[0] == "trtinfer" and len(parts) > 1}
+            dotted = [alias.name for alias in node.names if alias.name.startswith(f"{package}.")]
+            names |= {name.removeprefix(f"{package}.") for name in dotted}
     return names
 
 
@@ -114,6 +158,16 @@ def test_imports_go_one_way(path: Path) -> None:
     assert path.stem in MODULE_ORDER, f"{path.name} has no place in the layers"
     above = set(MODULE_ORDER[: MODULE_ORDER.index(path.stem)])
     assert own_imports(path) <= above
+
+
+@pytest.mark.parametrize("path", SERVER_MODULES, ids=lambda p: str(p.relative_to(SERVER)))
+def test_imports_within_the_server_go_one_way(path: Path) -> None:
+    name = ".".join(path.relative_to(SERVER).with_suffix("").parts)
+    assert name in SERVER_ORDER, f"{name} has no place in the layers"
+    above = set(SERVER_ORDER[: SERVER_ORDER.index(name)])
+    assert _imported(path, "trtinfer.server") <= above
+    outside = set(MODULE_ORDER[: MODULE_ORDER.index("server") + 1])
+    assert own_imports(path) <= outside
 
 
 def test_every_form_of_import_is_seen(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The command line: `trtinfer classify`, `trtinfer build`, `trtinfer verify` and `trtinfer info`.
+"""The command line: `trtinfer classify`, `build`, `verify`, `serve` and `info`.
 
 A command is one function that adds its arguments to a parser and returns what runs it; its name and
 the first line of its docstring are what the user sees.
@@ -36,6 +36,7 @@ from trtinfer.plan_cache import PlanCache
 from trtinfer.plans import Plan, PlanBuilder, build_plans, write_plans
 from trtinfer.precision import PRECISIONS
 from trtinfer.preprocess import Recipe
+from trtinfer.server import arguments as serve_arguments
 from trtinfer.session import Session
 from trtinfer.tensorrt_backend import TensorRtOptions
 from trtinfer.verify import TOLERANCES, Report, compare, random_requests
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("trtinfer", description="Low-latency inference.")
     parser.add_argument("--version", action="version", version=f"trtinfer {_core.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (classify, build, verify, show_info):
+    for command in (classify, build, verify, serve, show_info):
         summary = (command.__doc__ or "").splitlines()[0]
         name = command.__name__.removeprefix("show_")
         child = commands.add_parser(name, help=summary, description=summary)
@@ -130,6 +131,12 @@ def verify(parser: argparse.ArgumentParser) -> Run:
     )
     _add_format(parser, default="table")
     return _verify
+
+
+def serve(parser: argparse.ArgumentParser) -> Run:
+    """Serve models over HTTP and gRPC, as Triton's clients expect it."""
+    serve_arguments.add_to(parser)
+    return _serve
 
 
 def show_info(parser: argparse.ArgumentParser) -> Run:
@@ -360,6 +367,14 @@ def _write_report(report: Report, options: argparse.Namespace) -> None:
         print(json.dumps(facts, indent=2))
     else:
         print(_printable(str(report)))
+
+
+def _serve(options: argparse.Namespace) -> int:
+    try:
+        from trtinfer.server import command
+    except ImportError as error:
+        raise TrtInferError(f"{error}; run: pip install 'trtinfer[server]'") from error
+    return command.run(options)
 
 
 def _show_info(options: argparse.Namespace) -> int:

@@ -1,0 +1,108 @@
+"""Every request goes through here: who may ask, what is compressed, what went wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from collections import Counter
+from collections.abc import Callable
+
+import orjson
+
+from trtinfer.server.errors import status_of
+from trtinfer.server.http import compression
+from trtinfer.server.http.message import Request, Response
+from trtinfer.server.http.routes import MethodError, Routes
+from trtinfer.server.options import ServerOptions
+from trtinfer.server.state import ServerState
+
+logger = logging.getLogger("trtinfer")
+
+_OPEN_PATHS = (b"/", b"/v2/health/live", b"/v2/health/ready")
+_RETRY = (("Retry-After", "1"),)
+_LARGE = 64 << 10  # bytes; compressing more would hold up the loop
+
+
+class Application:
+    """Answers requests; every one gets a response.
+
+    Attributes:
+        responses: How many there were, by status code.
+    """
+
+    def __init__(self, options: ServerOptions, routes: Routes, state: ServerState) -> None:
+        """Answer from a table of routes."""
+        self.responses: Counter[int] = Counter()
+        self._options = options
+        self._routes = routes
+        self._state = state
+        self._token = options.token.encode() if options.token is not None else None
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer one request."""
+        try:
+            response = await self._answer(request)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            response = self._failure(error)
+        self.responses[response.status] += 1
+        return response
+
+    def refuse(self, status: int, reason: str) -> Response:
+        """Make the response to what never became a request, and count it."""
+        self.responses[status] += 1
+        return failure(status, reason)
+
+    async def _answer(self, request: Request) -> Response:
+        path, headers = request.path, request.headers
+        if self._token is not None and path not in _OPEN_PATHS:
+            sent = headers.get(b"authorization", b"")
+            if not hmac.compare_digest(sent, b"Bearer " + self._token):
+                return failure(401, "a bearer token is needed", (("WWW-Authenticate", "Bearer"),))
+        handler = self._routes.find(request.method, path)
+        encoding = headers.get(b"content-encoding")
+        if encoding is not None and encoding.lower() != b"identity":
+            request.body = await _maybe_off_loop(
+                len(request.body),
+                lambda: compression.decompress(
+                    request.body, encoding, self._options.max_body_bytes
+                ),
+            )
+        if path in _OPEN_PATHS or path == b"/metrics":
+            return await handler(request)
+        self._state.begin()
+        try:
+            response = await handler(request)
+        finally:
+            self._state.end()
+        accepted = headers.get(b"accept-encoding")
+        return response if accepted is None else await _compressed(response, accepted)
+
+    def _failure(self, error: Exception) -> Response:
+        if isinstance(error, MethodError):
+            return failure(405, str(error))
+        status = status_of(error).http
+        if status == 500:
+            logger.error("a request failed", exc_info=error)
+        return failure(status, str(error), _RETRY if status == 503 else ())
+
+
+def failure(status: int, reason: str, headers: tuple[tuple[str, str], ...] = ()) -> Response:
+    """Return the response that tells a client what is wrong."""
+    return Response(status, (orjson.dumps({"error": reason}),), headers=headers)
+
+
+async def _compressed(response: Response, accepted: bytes) -> Response:
+    size = sum(map(len, response.body))
+    encoding = compression.choose(accepted) if size >= compression.SMALLEST else None
+    if encoding is None:
+        return response
+    body = await _maybe_off_loop(size, lambda: compression.compress(response.body, encoding))
+    headers = (*response.headers, ("Content-Encoding", encoding.decode()))
+    return Response(response.status, (body,), response.content_type, headers)
+
+
+async def _maybe_off_loop(size: int, work: Callable[[], bytes]) -> bytes:
+    return work() if size < _LARGE else await asyncio.to_thread(work)

@@ -1,0 +1,49 @@
+"""Bodies that are compressed, within bounds."""
+
+from __future__ import annotations
+
+import zlib
+
+from trtinfer.errors import InputError
+from trtinfer.server.http.message import Buffer
+
+_WINDOW = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
+_LEVEL = 1  # tensors hardly shrink, and time matters
+#: Shorter bodies are sent as they are.
+SMALLEST = 1024
+
+
+def decompress(body: bytes, encoding: bytes, most: int) -> bytes:
+    """Return what a body was before compression.
+
+    Raises:
+        InputError: The encoding is unknown, the data is damaged, or it is more than ``most`` bytes.
+    """
+    window = _WINDOW.get(encoding.lower())
+    if window is None:
+        raise InputError(f"the content encoding {encoding.decode('latin-1')!r} is not supported")
+    reader = zlib.decompressobj(window)
+    try:
+        data = reader.decompress(body, most + 1)
+    except zlib.error as error:
+        raise InputError(f"the body cannot be decompressed: {error}") from None
+    if len(data) > most:
+        raise InputError(f"the body is more than {most} bytes when decompressed")
+    if not reader.eof or reader.unused_data:
+        raise InputError("the compressed body is truncated, or more follows it")
+    return data
+
+
+def choose(accepted: bytes) -> bytes | None:
+    """Return an encoding that the client's Accept-Encoding names and that is known here."""
+    for offer in accepted.lower().split(b","):
+        name, _, quality = offer.partition(b";")
+        if name.strip() in _WINDOW and quality.strip().replace(b" ", b"") not in (b"q=0", b"q=0.0"):
+            return name.strip()
+    return None
+
+
+def compress(parts: tuple[Buffer, ...], encoding: bytes) -> bytes:
+    """Return the parts of a body, compressed."""
+    writer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _WINDOW[encoding])
+    return b"".join([writer.compress(part) for part in parts] + [writer.flush()])

@@ -1,0 +1,318 @@
+"""One connection of a client: bytes in, requests to the application, responses out in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import cast
+
+import httptools
+
+from trtinfer.server.http.message import Request, Response
+from trtinfer.server.options import ServerOptions
+
+logger = logging.getLogger("trtinfer")
+
+Application = Callable[[Request], Awaitable[Response]]
+#: Makes a response of an error that the application raised, or of a refusal of the connection.
+Refuse = Callable[[int, str], Response]
+
+_MAX_HEADERS = 100
+_LARGEST_JOINED = 64 << 10  # bytes; up to here one write of a copy is cheaper than several
+_MAX_PIPELINED = 64  # requests that wait for the answer to the one before
+_LINGER = 2.0  # seconds that a refused client has to read why
+_SWEEP = 0.5  # seconds between two looks at the deadlines
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Connection(asyncio.Protocol):
+    """Reads requests with httptools and answers them one after the other.
+
+    What a client may cost is bounded: bytes of headers and body, seconds for each phase, one
+    request under way at a time; while one is, no more is read.
+
+    Attributes:
+        deadline: When the loop's clock ends the connection; `Connections` looks at it.
+        busy: Whether a request is under way.
+    """
+
+    def __init__(self, connections: Connections) -> None:
+        """Wait for the transport."""
+        self._connections = connections
+        self._options = connections.options
+        self._loop = connections.loop
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport
+        self._requests: deque[Request] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._target = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._body: list[bytes] = []
+        self._header_bytes = 0  # fed since the last message ended
+        self._body_bytes = 0
+        self._in_headers = True
+        self._held = 0  # bytes of bodies that are read, wait or are under way
+        self._refused = False
+        self._paused = False
+        self._drained: asyncio.Future[None] | None = None
+        self.deadline = math.inf
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is under way."""
+        return self._task is not None
+
+    # --- The transport's calls ------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start, unless there are too many connections."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's derives from nothing
+        self.deadline = self._loop.time() + self._options.keep_alive
+        if not self._connections.add(self):
+            self._transport.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Take back what is under way."""
+        self.deadline = math.inf
+        self._connections.remove(self)
+        self._hold(-self._held)
+        if self._drained is not None and not self._drained.done():
+            self._drained.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse; refuse what is no HTTP."""
+        if self._refused:
+            return
+        if self._in_headers:
+            self._header_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._stop_reading()  # the request itself is answered, and the connection then closed
+        except httptools.HttpParserError as error:
+            self._refuse(400, f"this is no HTTP/1.1 request: {error}")
+        else:
+            if self._in_headers and self._header_bytes > self._options.max_header_bytes:
+                self._refuse(431, f"headers may take {self._options.max_header_bytes} bytes")
+
+    def pause_writing(self) -> None:
+        """Note that the client does not take its answers."""
+        self._drained = self._loop.create_future()
+        self.deadline = self._loop.time() + self._options.write_timeout
+
+    def resume_writing(self) -> None:
+        """Go on with the next answer."""
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+        self._drained = None
+        self._await_request()
+
+    # --- The parser's calls ---------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """Forget the last request."""
+        self._target = b""
+        self._headers = {}
+        self._body = []
+        self._body_bytes = 0
+        if self._task is None:
+            self.deadline = self._loop.time() + self._options.header_timeout
+
+    def on_url(self, target: bytes) -> None:
+        """Take a part of the request's target."""
+        self._target += target
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; those after a chunked body are dropped."""
+        if not self._in_headers:
+            return
+        self._headers[name.lower()] = value
+        if len(self._headers) > _MAX_HEADERS:
+            self._refuse(431, f"a request may have {_MAX_HEADERS} headers")
+
+    def on_headers_complete(self) -> None:
+        """Refuse a body that is too long before it comes."""
+        self._in_headers = False
+        headers = self._headers
+        if int(headers.get(b"content-length", b"0")) > self._options.max_body_bytes:
+            self._refuse_body()
+        elif headers.get(b"expect", b"").lower() == b"100-continue" and not self._refused:
+            self._transport.write(_CONTINUE)
+        if self._task is None and not self._refused:
+            self.deadline = self._loop.time() + self._options.body_timeout
+
+    def on_body(self, part: bytes) -> None:
+        """Take a part of the body."""
+        if self._refused:
+            return
+        self._body.append(part)
+        self._body_bytes += len(part)
+        self._hold(len(part))
+        if self._body_bytes > self._options.max_body_bytes:
+            self._refuse_body()
+        elif self._connections.held > self._options.max_held_bytes:
+            self._refuse(503, "the bodies of other requests take all memory: try again later")
+
+    def on_message_complete(self) -> None:
+        """Hand the request to the application, or let it wait for the one before."""
+        self._in_headers = True
+        self._header_bytes = 0
+        if self._refused:
+            return
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        path, _, query = self._target.partition(b"?")
+        keep_alive = self._parser.should_keep_alive()
+        method = self._parser.get_method()
+        request = Request(method, path, query, self._headers, body, keep_alive)
+        self._body = []
+        if self._task is not None:
+            self._requests.append(request)
+            self._pause_reading()
+            if len(self._requests) > _MAX_PIPELINED:
+                self._refuse(429, "too many requests before an answer")
+            return
+        self.deadline = math.inf
+        self._task = self._loop.create_task(self._answer(request))
+
+    # --- Answers --------------------------------------------------------------------------------
+
+    async def _answer(self, request: Request) -> None:
+        """Answer a request and those that came meanwhile."""
+        while True:
+            response = await self._connections.application(request)
+            keep_alive = request.keep_alive and not (self._refused or self._connections.draining)
+            self._hold(-len(request.body))
+            self._write(response.encode(keep_alive, request.method != b"HEAD"))
+            if self._drained is not None:
+                await self._drained
+            if not keep_alive:
+                self._task = None
+                self._stop_reading()
+                return
+            if not self._requests:
+                break
+            request = self._requests.popleft()
+        self._task = None
+        self._await_request()
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+
+    def _hold(self, size: int) -> None:
+        self._held += size
+        self._connections.held += size
+
+    def _await_request(self) -> None:
+        if self._task is None and not self._refused:
+            self.deadline = self._loop.time() + self._options.keep_alive
+
+    def _write(self, buffers: list[bytes | memoryview]) -> None:
+        if self._transport.is_closing():
+            return
+        if sum(map(len, buffers)) <= _LARGEST_JOINED:
+            self._transport.write(b"".join(buffers))
+        else:
+            self._transport.writelines(buffers)
+
+    # --- Ends -----------------------------------------------------------------------------------
+
+    def _pause_reading(self) -> None:
+        if not self._paused and not self._transport.is_closing():
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _refuse_body(self) -> None:
+        self._refuse(413, f"a body may have {self._options.max_body_bytes} bytes")
+
+    def _refuse(self, status: int, reason: str) -> None:
+        """Say why, after the answers that are still owed, and end the connection."""
+        if self._refused:
+            return
+        self._refused = True
+        response = self._connections.refuse(status, reason)
+        if self._task is not None:
+            self._requests.clear()  # the answer to the one under way closes the connection
+            return
+        self._write(response.encode(keep_alive=False))
+        self._stop_reading()
+
+    def _stop_reading(self) -> None:
+        """Ignore what still comes, so that the answer is read before a reset."""
+        self._refused = True
+        if self._task is not None or self._transport.is_closing():
+            return
+        sent = self._transport.get_write_buffer_size() == 0
+        self.deadline = self._loop.time() + (_LINGER if sent else self._options.write_timeout)
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        else:
+            self._transport.close()
+
+    def close(self) -> None:
+        """End the connection once what was written has gone out."""
+        self._transport.close()
+
+    def abort(self) -> None:
+        """End the connection now."""
+        self._transport.abort()
+
+
+class Connections:
+    """All connections of a server, and what they share.
+
+    Attributes:
+        options: The server's.
+        loop: The running loop.
+        application: What answers requests; raises nothing but cancellation.
+        refuse: Makes a response of a status code and a reason.
+        draining: Whether connections end after the answer to the request under way.
+        held: Bytes of all bodies in memory.
+    """
+
+    def __init__(self, options: ServerOptions, application: Application, refuse: Refuse) -> None:
+        """Start to look after deadlines, on the running loop."""
+        self.options = options
+        self.loop = asyncio.get_running_loop()
+        self.application = application
+        self.refuse = refuse
+        self.draining = False
+        self.held = 0
+        self._open: set[Connection] = set()
+        self._sweeper = self.loop.call_later(_SWEEP, self._sweep)
+
+    def add(self, connection: Connection) -> bool:
+        """Return whether there is room for a connection; if so, look after it."""
+        if len(self._open) >= self.options.max_connections:
+            return False
+        self._open.add(connection)
+        return True
+
+    def remove(self, connection: Connection) -> None:
+        """Forget a connection that has ended."""
+        self._open.discard(connection)
+
+    @property
+    def busy(self) -> int:
+        """The number of requests under way."""
+        return sum(connection.busy for connection in self._open)
+
+    def __len__(self) -> int:
+        """Return the number of open connections."""
+        return len(self._open)
+
+    def close(self) -> None:
+        """End all connections."""
+        self._sweeper.cancel()
+        for connection in list(self._open):
+            connection.close()
+
+    def _sweep(self) -> None:
+        now = self.loop.time()
+        for connection in [c for c in self._open if c.deadline < now]:
+            connection.abort()
+        self._sweeper = self.loop.call_later(_SWEEP, self._sweep)

@@ -1,0 +1,118 @@
+"""The Open Inference Protocol's calls over HTTP, and Triton's extensions of them."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import orjson
+
+from trtinfer.server import metadata
+from trtinfer.server.datatypes import datatype_of
+from trtinfer.server.http.message import BINARY, Request, Response
+from trtinfer.server.http.routes import Routes
+from trtinfer.server.http.tensors import (
+    LENGTH_HEADER,
+    is_raw,
+    read_request,
+    write_answer,
+)
+from trtinfer.server.model import Model
+from trtinfer.server.repository import Repository
+from trtinfer.server.shared_memory import SharedMemory
+from trtinfer.server.state import ServerState
+from trtinfer.server.statistics import model_statistics
+from trtinfer.server.tensors import Tensor
+from trtinfer.types import Outputs
+
+
+class InferenceCalls:
+    """Handlers of /v2 that ask models; `add_to` says which."""
+
+    def __init__(self, repository: Repository, memory: SharedMemory, state: ServerState) -> None:
+        """Answer for the models of a repository."""
+        self._repository = repository
+        self._memory = memory
+        self._state = state
+
+    def add_to(self, routes: Routes) -> None:
+        """Add the calls to a table."""
+        routes.add("GET", "/v2", self._describe_server)
+        routes.add("GET", "/v2/health/live", self._live)
+        routes.add("GET", "/v2/health/ready", self._ready)
+        routes.add("GET", "/v2/models/stats", self._all_statistics)
+        for path in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
+            routes.add("GET", path, self._describe_model)
+            routes.add("GET", f"{path}/ready", self._model_ready)
+            routes.add("GET", f"{path}/config", self._configuration)
+            routes.add("GET", f"{path}/stats", self._statistics)
+            routes.add("POST", f"{path}/infer", self._infer)
+
+    async def _infer(self, request: Request, name: str, version: str = "") -> Response:
+        model = self._repository.get(name, version)
+        if is_raw(request.headers):
+            return _raw_response(model, await model.infer_raw(request.body))
+        asked = read_request(request.headers, request.body, self._memory)
+        return write_answer(await model.infer(asked), self._memory)
+
+    async def _live(self, request: Request) -> Response:
+        return Response()
+
+    async def _ready(self, request: Request) -> Response:
+        return Response() if self._state.ready else Response(503)
+
+    async def _model_ready(self, request: Request, name: str, version: str = "") -> Response:
+        self._repository.get(name, version)
+        return Response()
+
+    async def _describe_server(self, request: Request) -> Response:
+        return as_json(metadata.server_metadata())
+
+    async def _describe_model(self, request: Request, name: str, version: str = "") -> Response:
+        model = self._repository.get(name, version)
+        return as_json(metadata.model_metadata(model, self._repository.versions(name)))
+
+    async def _configuration(self, request: Request, name: str, version: str = "") -> Response:
+        return as_json(metadata.model_config(self._repository.get(name, version)))
+
+    async def _statistics(self, request: Request, name: str, version: str = "") -> Response:
+        models = [self._repository.get(name, version)]
+        return as_json({"model_stats": [model_statistics(model) for model in models]})
+
+    async def _all_statistics(self, request: Request) -> Response:
+        return as_json({"model_stats": [model_statistics(model) for model in self._repository]})
+
+
+def as_json(document: Any) -> Response:
+    """Return a document as the body of a response."""
+    return Response(200, (orjson.dumps(document),))
+
+
+def _raw_response(model: Model, outputs: Outputs) -> Response:
+    """All outputs as binary data; the JSON before them is the same for outputs of one shape."""
+    raw = [Tensor.of(name, array).raw() for name, array in outputs.items()]
+    layout = tuple([(name, array.dtype, array.shape) for name, array in outputs.items()])
+    head, length = _raw_head(model.name, model.version, layout, tuple(map(len, raw)))
+    return Response(200, (head, *raw), BINARY, length)
+
+
+@functools.lru_cache(maxsize=1024)
+def _raw_head(
+    name: str,
+    version: str,
+    layout: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...],
+    sizes: tuple[int, ...],
+) -> tuple[bytes, tuple[tuple[str, str]]]:
+    outputs = [
+        {
+            "name": output,
+            "datatype": datatype_of(dtype),
+            "shape": (1, *shape),
+            "parameters": {"binary_data_size": size},
+        }
+        for (output, dtype, shape), size in zip(layout, sizes, strict=True)
+    ]
+    document = {"model_name": name, "model_version": version, "outputs": outputs}
+    head = orjson.dumps(document)
+    return head, ((LENGTH_HEADER, str(len(head))),)

@@ -1,0 +1,75 @@
+"""A request and a response of HTTP, free of everything that connections do with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from urllib.parse import parse_qsl
+
+Buffer = bytes | memoryview
+
+JSON, BINARY = "application/json", "application/octet-stream"
+
+_LINES = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
+}
+
+
+@dataclass(slots=True)
+class Request:
+    """A whole request.
+
+    Attributes:
+        method: As b"GET".
+        path: Of the target, still quoted.
+        query: What follows the question mark.
+        headers: By lower-case name.
+        body: All of it.
+        keep_alive: Whether the client may send another request on the connection.
+    """
+
+    method: bytes
+    path: bytes
+    query: bytes
+    headers: Mapping[bytes, bytes]
+    body: bytes
+    keep_alive: bool = True
+
+    def parameters(self) -> dict[str, str]:
+        """Return the query's parameters; of several of one name, the last."""
+        return dict(parse_qsl(self.query.decode("latin-1"), keep_blank_values=True))
+
+
+@dataclass(slots=True)
+class Response:
+    """A response.
+
+    Attributes:
+        status: The code.
+        body: Its parts in order.
+        content_type: Of the body.
+        headers: Further ones.
+    """
+
+    status: int = 200
+    body: tuple[Buffer, ...] = ()
+    content_type: str = JSON
+    headers: tuple[tuple[str, str], ...] = field(default=())
+
+    def encode(self, keep_alive: bool, with_body: bool = True) -> list[Buffer]:
+        """Return what to write to the connection.
+
+        Args:
+            keep_alive: Whether the connection stays open.
+            with_body: False to leave out the body, not its length, as HEAD wants it.
+        """
+        length = sum(map(len, self.body))
+        extra = "".join([f"{name}: {value}\r\n" for name, value in self.headers])
+        if not keep_alive:
+            extra += "Connection: close\r\n"
+        head = f"Content-Type: {self.content_type}\r\nContent-Length: {length}\r\n{extra}\r\n"
+        buffers: list[Buffer] = [_LINES[self.status] + head.encode("latin-1")]
+        if with_body:
+            buffers.extend(self.body)
+        return buffers

@@ -1,0 +1,183 @@
+"""The Open Inference Protocol's bodies: JSON, and the raw tensors that may follow it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from trtinfer.errors import InputError
+from trtinfer.server.http.message import BINARY, Buffer, Response
+from trtinfer.server.inference import (
+    InferenceAnswer,
+    InferenceRequest,
+    OutputRequest,
+    OutputTensor,
+    shared_memory_place,
+)
+from trtinfer.server.shared_memory import SharedMemory
+from trtinfer.server.tensors import Tensor
+
+#: The header that says how long the JSON before the raw tensors is; 0: the body is one raw tensor.
+LENGTH_HEADER = "Inference-Header-Content-Length"
+_LENGTH = LENGTH_HEADER.lower().encode()
+
+
+def is_raw(headers: Mapping[bytes, bytes]) -> bool:
+    """Return whether a body has no JSON and is the bare elements of the only input."""
+    return headers.get(_LENGTH) == b"0"
+
+
+def read_json(body: bytes | memoryview) -> dict[str, Any]:
+    """Read a JSON object; nothing is an empty one.
+
+    Raises:
+        InputError: The body is something else.
+    """
+    if not body:
+        return {}
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InputError(f"the body is no JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise InputError(f"the body is a JSON {type(document).__name__}, an object is needed")
+    return document
+
+
+def read_request(
+    headers: Mapping[bytes, bytes], body: bytes, memory: SharedMemory
+) -> InferenceRequest:
+    """Read a request; its tensors borrow the body, or shared memory.
+
+    Raises:
+        InputError: It does not follow the protocol.
+        NotFoundError: A region of shared memory is not registered.
+    """
+    length = _json_length(headers, len(body))
+    view = memoryview(body)
+    document = read_json(view[:length])
+    raw = _RawTensors(view[length:])
+    inputs = {}
+    for entry in _entries(document, "inputs"):
+        tensor = _read_input(entry, raw, memory)
+        if tensor.name in inputs:
+            raise InputError(f"the input {tensor.name!r} comes twice")
+        inputs[tensor.name] = tensor
+    raw.expect_end()
+    request = InferenceRequest(inputs, _text(document, "id", ""))
+    request.read_parameters(_parameters(document))
+    request.outputs = [
+        OutputRequest.read(_text(entry, "name"), _parameters(entry), request.binary_outputs)
+        for entry in _entries(document, "outputs")
+    ]
+    return request
+
+
+def write_answer(answer: InferenceAnswer, memory: SharedMemory) -> Response:
+    """Write an answer, its binary outputs without a copy.
+
+    Raises:
+        InputError: An output has no place in the shared memory that was named for it.
+        NotFoundError: A region of shared memory is not registered.
+    """
+    raw: list[Buffer] = []
+    document: dict[str, Any] = {
+        "model_name": answer.model_name,
+        "model_version": answer.model_version,
+        "outputs": [_write_output(output, raw, memory) for output in answer.outputs],
+    }
+    if answer.id:
+        document["id"] = answer.id
+    text = orjson.dumps(document)
+    if not raw:
+        return Response(200, (text,))
+    return Response(200, (text, *raw), BINARY, ((LENGTH_HEADER, str(len(text))),))
+
+
+class _RawTensors:
+    """The raw tensors that follow the JSON, in the order of the inputs."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._data = data
+
+    def take(self, name: str, size: object) -> memoryview:
+        if type(size) is not int or not 0 <= size <= len(self._data):
+            raise InputError(
+                f"the input {name!r} has binary_data_size {size!r}, but {len(self._data)} bytes "
+                "are left of the body"
+            )
+        taken, self._data = self._data[:size], self._data[size:]
+        return taken
+
+    def expect_end(self) -> None:
+        if self._data:
+            raise InputError(f"{len(self._data)} bytes of the body belong to no input")
+
+
+def _json_length(headers: Mapping[bytes, bytes], size: int) -> int:
+    text = headers.get(_LENGTH)
+    if text is None:
+        return size
+    if not text.isdigit() or len(text) > 18 or int(text) > size:
+        raise InputError(
+            f"{LENGTH_HEADER} is {text.decode('latin-1')!r}, which is no length within the body's "
+            f"{size} bytes"
+        )
+    return int(text)
+
+
+def _read_input(entry: dict[str, Any], raw: _RawTensors, memory: SharedMemory) -> Tensor:
+    name, datatype = _text(entry, "name"), _text(entry, "datatype")
+    shape, parameters = entry.get("shape"), _parameters(entry)
+    if not isinstance(shape, list):
+        raise InputError(f"the input {name!r} has the shape {shape!r}, a list is needed")
+    if "binary_data_size" in parameters:
+        data: Buffer = raw.take(name, parameters["binary_data_size"])
+    elif (place := shared_memory_place(parameters)) is not None:
+        data = memory.read(*place)
+    elif isinstance(entry.get("data"), list):
+        return Tensor.from_values(name, datatype, shape, entry["data"])
+    else:
+        raise InputError(f"the input {name!r} has neither data nor binary_data_size")
+    return Tensor.from_raw(name, datatype, shape, data)
+
+
+def _write_output(output: OutputTensor, raw: list[Buffer], memory: SharedMemory) -> dict[str, Any]:
+    tensor, request = output.tensor, output.request
+    entry: dict[str, Any] = {
+        "name": tensor.name,
+        "datatype": tensor.datatype,
+        "shape": list(tensor.shape),
+    }
+    if request.region is not None:
+        entry["parameters"] = memory.write(request.region, tensor.raw())
+    elif request.binary:
+        data = tensor.raw()
+        entry["parameters"] = {"binary_data_size": len(data)}
+        raw.append(data)
+    else:
+        entry["data"] = tensor.values()
+    return entry
+
+
+def _entries(document: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    entries = document.get(name, [])
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise InputError(f"{name!r} is a list of objects, {str(entries)[:80]} was received")
+    return entries
+
+
+def _parameters(document: dict[str, Any]) -> dict[str, Any]:
+    parameters = document.get("parameters", {})
+    if not isinstance(parameters, dict):
+        raise InputError(f"'parameters' is an object, {str(parameters)[:80]} was received")
+    return parameters
+
+
+def _text(document: dict[str, Any], name: str, default: str | None = None) -> str:
+    value = document.get(name, default)
+    if not isinstance(value, str):
+        raise InputError(f"{name!r} is text, {str(value)[:80]} was received")
+    return value

@@ -1,0 +1,310 @@
+"""A model that is served: its session, and how the Open Inference Protocol sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Coroutine, Iterable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from trtinfer.classifier import Answer, Classifier
+from trtinfer.errors import InputError, QueueFullError
+from trtinfer.server.classification import largest
+from trtinfer.server.datatypes import BYTES, datatype_of
+from trtinfer.server.errors import status_of
+from trtinfer.server.inference import (
+    InferenceAnswer,
+    InferenceRequest,
+    OutputRequest,
+    OutputTensor,
+)
+from trtinfer.server.tensors import Tensor
+from trtinfer.session import Session
+from trtinfer.types import Array, Outputs, TensorInfo, fits
+
+Result = TypeVar("Result")
+
+_IDLE_CHECK = 0.01  # seconds
+
+
+class Model:
+    """One version of a model. Use it on one event loop.
+
+    A model with a recipe takes images: JPEG, PNG or others as the elements of a BYTES tensor, or
+    the pixels of one as a UINT8 tensor of shape (height, width, 3).
+
+    Attributes:
+        name: Of the model.
+        version: A number, as text.
+        session: What runs it.
+        classifier: Its classifier; None for models that do not classify images.
+        labels: One for each class; empty when there are none.
+        refusals: Requests that failed here or in the session, by Triton's reason.
+        waiting: Requests that are under way.
+        last_inference: Milliseconds since 1970 of the last answer; 0 before there is one.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        session: Session | Classifier,
+        *,
+        version: str = "1",
+        labels: Sequence[str] = (),
+        queue_limit: int = 1024,
+        timeout: float | None = None,
+    ) -> None:
+        """Serve an open session.
+
+        Args:
+            name: What clients call it.
+            session: The session, or the classifier around it; closed with the model.
+            version: What clients call this version.
+            labels: One for each class; a classifier has its own.
+            queue_limit: Samples that may be under way at a time; more are refused at once.
+            timeout: Seconds for requests that set none; None: no limit.
+
+        Raises:
+            ModelError: The protocol has no name for a tensor's type.
+        """
+        self.name, self.version = name, version
+        self.classifier = session if isinstance(session, Classifier) else None
+        self.session = session.session if isinstance(session, Classifier) else session
+        self.labels = self.classifier.labels if self.classifier else tuple(labels)
+        self.refusals: Counter[str] = Counter()
+        self.waiting = 0
+        self.last_inference = 0
+        self._queue_limit = queue_limit
+        self._timeout = timeout
+        self._samples = 0
+        self._batched = self.session.batched
+        self._inputs = {info.name: info for info in self.session.inputs}
+        self._raw_dtype, self._raw_shape = _raw_layout(self.session)
+        self._all_outputs = {
+            binary: [OutputRequest(info.name, binary) for info in self.session.outputs]
+            for binary in (False, True)
+        }
+        self._output_names = {info.name for info in self.session.outputs}
+        for info in (*self.session.inputs, *self.session.outputs):
+            datatype_of(info.dtype)  # refuses what clients could not name
+
+    async def infer(self, request: InferenceRequest) -> InferenceAnswer:
+        """Answer a request.
+
+        Raises:
+            InputError: It does not fit the model.
+            QueueFullError: Too many samples are under way.
+            DeadlineExceededError: Its time ran out.
+            BackendError: The backend failed on it.
+            ClosedError: The session is closed.
+        """
+        return await self._counted(self._infer(request))
+
+    async def infer_raw(self, body: bytes) -> Outputs:
+        """Answer one sample of a model with one input of fixed size, given as its bare elements.
+
+        Of a model with a recipe the body is an image file. Errors as `infer`.
+        """
+        return await self._counted(self._run(self._raw_sample(body), 1, None, 0))
+
+    async def classify(self, image: bytes, top_k: int) -> Answer:
+        """Return the top K (probability, label) pairs of an image file; errors as `infer`.
+
+        Raises:
+            InputError: The model classifies no images.
+        """
+        return await self._counted(self._classify(image, top_k))
+
+    async def idle(self) -> None:
+        """Wait until no request is under way."""
+        while self.waiting:
+            await asyncio.sleep(_IDLE_CHECK)
+
+    def close(self) -> None:
+        """Answer what is under way, then free everything; blocks."""
+        self.session.close(drain=True)
+
+    # --- Inputs ---------------------------------------------------------------------------------
+
+    def _check_names(self, request: InferenceRequest) -> None:
+        if request.inputs.keys() != self._inputs.keys():
+            raise InputError(
+                f"the model {self.name!r} has the inputs {sorted(self._inputs)}, "
+                f"{sorted(request.inputs)} were received"
+            )
+        for output in request.outputs:
+            if output.name not in self._output_names:
+                raise InputError(
+                    f"the model {self.name!r} has the outputs {sorted(self._output_names)}, "
+                    f"{output.name!r} was asked for"
+                )
+
+    def _arrays(self, tensors: dict[str, Tensor]) -> tuple[dict[str, Array], int]:
+        """Return what the session takes, and how many samples these are."""
+        arrays, samples = {}, 1
+        for name, tensor in tensors.items():
+            info = self._inputs[name]
+            _check_tensor(tensor, info, self._batched)
+            arrays[name] = tensor.array if tensor.datatype != BYTES else _text(tensor)
+            if self._batched:
+                samples = tensor.array.shape[0]
+                self._check_samples(samples)
+        return arrays, samples
+
+    def _check_samples(self, samples: int) -> None:
+        most = self.session.sizes.max_batch_size
+        if not 1 <= samples <= most:
+            raise InputError(
+                f"the model {self.name!r} takes 1 to {most} samples in a request, "
+                f"{samples} were received"
+            )
+
+    def _raw_sample(self, body: bytes) -> object:
+        if self.session.recipe is not None:
+            return body
+        try:
+            return np.frombuffer(body, self._raw_dtype).reshape(self._raw_shape)
+        except ValueError:
+            self.refusals["OTHER"] += 1
+            raise InputError(
+                "bare elements are for models with one input of fixed size, that many bytes: "
+                f"{len(body)} were received for {', '.join(map(str, self.session.inputs))}"
+            ) from None
+
+    # --- Running --------------------------------------------------------------------------------
+
+    async def _run(self, x: object, samples: int, timeout: float | None, priority: int) -> Outputs:
+        self._admit(samples)
+        try:
+            return await self.session.ainfer(
+                x, self._timeout if timeout is None else timeout, priority
+            )
+        finally:
+            self._leave(samples)
+
+    async def _infer(self, request: InferenceRequest) -> InferenceAnswer:
+        self._check_names(request)
+        if self.session.recipe is not None:
+            images = _images(next(iter(request.inputs.values())))
+            return self._answer(request, await self._infer_images(images, request))
+        arrays, samples = self._arrays(request.inputs)
+        outputs = await self._run(arrays, samples, request.timeout, request.priority)
+        return self._answer(request, outputs)
+
+    async def _classify(self, image: bytes, top_k: int) -> Answer:
+        if self.classifier is None:
+            raise InputError(f"the model {self.name!r} classifies no images: give it a recipe")
+        self._admit(1)
+        try:
+            return await self.classifier.aclassify(image, top_k, timeout=self._timeout)
+        finally:
+            self._leave(1)
+
+    async def _infer_images(self, images: list[object], request: InferenceRequest) -> Outputs:
+        """Answer each image as a request of its own; they meet again in a batch."""
+        self._check_samples(len(images) if self._batched else 1)
+        runs = (self._run(image, 1, request.timeout, request.priority) for image in images)
+        answers = await _all(runs)
+        if not self._batched:
+            return answers[0]
+        return {name: np.stack([answer[name] for answer in answers]) for name in answers[0]}
+
+    def _admit(self, samples: int) -> None:
+        if self._samples + samples > self._queue_limit:
+            raise QueueFullError(
+                f"{self._samples} samples are under way for {self.name!r}, at most "
+                f"{self._queue_limit} may be: try again later"
+            )
+        self._samples += samples
+        self.waiting += 1
+
+    def _leave(self, samples: int) -> None:
+        self._samples -= samples
+        self.waiting -= 1
+
+    async def _counted(self, answer: Awaitable[Result]) -> Result:
+        """Wait for an answer; count it, or the failure."""
+        try:
+            result = await answer
+        except asyncio.CancelledError:
+            self.refusals["CANCELED"] += 1
+            raise
+        except Exception as error:
+            self.refusals[status_of(error).reason] += 1
+            raise
+        self.last_inference = time.time_ns() // 1_000_000
+        return result
+
+    # --- Outputs --------------------------------------------------------------------------------
+
+    def _answer(self, request: InferenceRequest, outputs: Outputs) -> InferenceAnswer:
+        wanted = request.outputs or self._all_outputs[request.binary_outputs]
+        tensors = [
+            OutputTensor(self._output(outputs[output.name], output), output) for output in wanted
+        ]
+        return InferenceAnswer(self.name, self.version, request.id, tensors)
+
+    def _output(self, array: Array, request: OutputRequest) -> Tensor:
+        tensor = Tensor.of(request.name, array)
+        if not request.class_count:
+            return tensor
+        return largest(tensor, request.class_count, self.labels, self._batched)
+
+
+def _raw_layout(session: Session) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """The dtype and shape of a sample's only input; a shape that no buffer has where they vary."""
+    info = session.inputs[0]
+    shape = info.shape[1:] if session.batched else info.shape
+    if len(session.inputs) != 1 or -1 in shape or info.dtype == object:
+        return np.dtype(np.uint8), (-1, 0)
+    return info.dtype, shape
+
+
+async def _all(runs: Iterable[Coroutine[Any, Any, Outputs]]) -> list[Outputs]:
+    """Return all answers; where one fails, the others are taken back."""
+    tasks = [asyncio.ensure_future(run) for run in runs]
+    try:
+        return [await task for task in tasks]
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _check_tensor(tensor: Tensor, info: TensorInfo, batched: bool) -> None:
+    datatype = datatype_of(info.dtype)
+    if tensor.datatype != datatype:
+        raise InputError(f"the input {info.name!r} is {datatype}, {tensor.datatype} was received")
+    wanted = (-1, *info.shape[1:]) if batched else info.shape
+    if not fits(tensor.shape, wanted):
+        raise InputError(
+            f"the input {info.name!r} has the shape {list(wanted)} (-1: any), "
+            f"{list(tensor.shape)} was received"
+        )
+
+
+def _text(tensor: Tensor) -> Array:
+    """The elements of a BYTES tensor as ONNX has them."""
+    try:
+        text = [element.decode() for element in tensor.array.flat]
+    except UnicodeDecodeError as error:
+        raise InputError(f"the input {tensor.name!r} is no UTF-8 text: {error}") from None
+    array = np.empty(len(text), object)
+    array[:] = text
+    return array.reshape(tensor.shape)
+
+
+def _images(tensor: Tensor) -> list[object]:
+    """Image files, or the pixels of one image."""
+    if tensor.datatype == BYTES:
+        return list(tensor.array.flat)
+    pixels = tensor.array[0] if tensor.array.ndim == 4 and len(tensor.array) == 1 else tensor.array
+    if tensor.datatype != "UINT8" or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise InputError(
+            f"the input {tensor.name!r} takes image files as BYTES, or the pixels of one image as "
+            f"UINT8 of shape [height, width, 3]: {tensor.datatype} {list(tensor.shape)} was "
+            "received"
+        )
+    return [pixels]

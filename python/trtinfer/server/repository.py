@@ -1,0 +1,138 @@
+"""The models of a server by name and version, loaded and unloaded without losing a request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from trtinfer.errors import TrtInferError
+from trtinfer.server.errors import NotFoundError, UnavailableError
+from trtinfer.server.model import Model
+
+
+class Source(Protocol):
+    """Where a model comes from."""
+
+    @property
+    def name(self) -> str:
+        """What clients call the model."""
+
+    def open(self) -> list[Model]:
+        """Open the versions to serve, the newest last; blocks until they are warm."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A model that may be loaded."""
+
+    source: Source
+    models: dict[str, Model] = field(default_factory=dict)
+    newest: Model | None = None
+    reason: str = "not loaded"
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Repository:
+    """All models that a server knows. Use it on one event loop."""
+
+    def __init__(self, sources: Iterable[Source]) -> None:
+        """Know where models come from; `load` opens them."""
+        self._entries = {source.name: _Entry(source) for source in sources}
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    def __iter__(self) -> Iterator[Model]:
+        """Go through the models that are loaded, all versions of them."""
+        for entry in self._entries.values():
+            yield from entry.models.values()
+
+    def get(self, name: str, version: str = "") -> Model:
+        """Return a loaded model; without a version, its newest.
+
+        Raises:
+            NotFoundError: There is no such model or version.
+            UnavailableError: The model is known, but not loaded.
+        """
+        entry = self._entry(name)
+        model = entry.models.get(version) if version else entry.newest
+        if model is not None:
+            return model
+        if not entry.models:
+            raise UnavailableError(f"the model {name!r} is not ready: {entry.reason}")
+        raise NotFoundError(
+            f"the model {name!r} has the versions {', '.join(entry.models)}, not {version!r}"
+        )
+
+    def versions(self, name: str) -> list[str]:
+        """Return the loaded versions of a model."""
+        return list(self._entry(name).models)
+
+    @property
+    def ready(self) -> bool:
+        """Whether every model is loaded."""
+        return all(entry.models for entry in self._entries.values())
+
+    def index(self, only_ready: bool = False) -> list[dict[str, Any]]:
+        """Describe every model that may be loaded, as the repository extension does."""
+        found: list[dict[str, Any]] = []
+        for name, entry in self._entries.items():
+            found += [
+                {"name": name, "version": version, "state": "READY", "reason": ""}
+                for version in entry.models
+            ]
+            if not entry.models and not only_ready:
+                found.append({"name": name, "state": "UNAVAILABLE", "reason": entry.reason})
+        return found
+
+    async def load(self, name: str) -> None:
+        """Open a model, or open it again; requests go to the old one until the new one is warm.
+
+        Raises:
+            NotFoundError: There is no such model.
+            TrtInferError: It cannot be opened; an old one stays.
+        """
+        entry = self._entry(name)
+        async with entry.lock:
+            try:
+                opened = await asyncio.to_thread(entry.source.open)
+            except (TrtInferError, ValueError, OSError) as error:
+                entry.reason = str(error)
+                raise
+            self._replace(entry, {model.version: model for model in opened})
+
+    async def unload(self, name: str) -> None:
+        """Refuse new requests for a model and close it once it has answered the others.
+
+        Raises:
+            NotFoundError: There is no such model.
+        """
+        entry = self._entry(name)
+        async with entry.lock:
+            entry.reason = "unloaded"
+            self._replace(entry, {})
+
+    async def close(self) -> None:
+        """Unload everything and wait for it."""
+        for name in self._entries:
+            await self.unload(name)
+        await asyncio.gather(*self._retiring)
+
+    def _entry(self, name: str) -> _Entry:
+        entry = self._entries.get(name)
+        if entry is None:
+            raise NotFoundError(f"there is no model {name!r}")
+        return entry
+
+    def _replace(self, entry: _Entry, models: dict[str, Model]) -> None:
+        old, entry.models = entry.models, models
+        entry.newest = next(reversed(models.values()), None)
+        for model in old.values():
+            task = asyncio.ensure_future(_retire(model))
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+
+
+async def _retire(model: Model) -> None:
+    await model.idle()
+    await asyncio.to_thread(model.close)

@@ -1,0 +1,112 @@
+"""A server's life: load the models, listen, serve, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import ssl
+from collections.abc import Sequence
+
+from trtinfer.server.http.application import Application
+from trtinfer.server.http.classify import ClassifyCall
+from trtinfer.server.http.connection import Connection, Connections
+from trtinfer.server.http.inference import InferenceCalls
+from trtinfer.server.http.monitoring import MonitoringCall
+from trtinfer.server.http.routes import Routes
+from trtinfer.server.options import ServerOptions
+from trtinfer.server.repository import Repository, Source
+from trtinfer.server.shared_memory import SharedMemory
+from trtinfer.server.state import ServerState
+
+logger = logging.getLogger("trtinfer")
+
+_LAST_REQUESTS = 0.2  # seconds in which requests sent before the drain was seen are refused
+
+
+class Server:
+    """Serves models on the running event loop.
+
+    Attributes:
+        http_port: What it listens on; None before `start` and without HTTP.
+        grpc_port: Likewise for gRPC.
+    """
+
+    def __init__(self, sources: Sequence[Source], options: ServerOptions) -> None:
+        """Prepare to serve; nothing is opened yet."""
+        self.http_port: int | None = None
+        self.grpc_port: int | None = None
+        self._options = options
+        self._names = [source.name for source in sources]
+        self._repository = Repository(sources)
+        self._memory = SharedMemory(options.allow_shared_memory)
+        self._state = ServerState(self._repository, options.max_requests)
+        self._connections: Connections | None = None
+        self._listener: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Open the models, then listen: whoever can connect finds them warm.
+
+        Raises:
+            TrtInferError: A model cannot be opened.
+            OSError: A port is taken.
+        """
+        await asyncio.gather(*(self._repository.load(name) for name in self._names))
+        if self._options.http_port is not None:
+            await self._listen_http(self._options.http_port)
+
+    async def serve_until_signalled(self) -> None:
+        """Serve until SIGTERM or SIGINT, then drain; a second signal ends the wait."""
+        loop = asyncio.get_running_loop()
+        signalled = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, signalled.set)
+        await signalled.wait()
+        signalled.clear()
+        drain = asyncio.ensure_future(self.drain())
+        again = asyncio.ensure_future(signalled.wait())
+        await asyncio.wait((drain, again), return_when=asyncio.FIRST_COMPLETED)
+        again.cancel()
+        drain.cancel()
+        await asyncio.gather(drain, again, return_exceptions=True)
+
+    async def drain(self) -> None:
+        """Turn readiness off, finish what is under way, refuse the rest, close everything."""
+        self._state.retire()
+        await asyncio.sleep(self._options.drain_delay)
+        if self._listener is not None:
+            self._listener.close()
+        if self._connections is not None:
+            self._connections.draining = True
+        left = await self._state.finish(self._options.drain_timeout)
+        if left:
+            logger.warning("%d requests are not answered: the drain timeout is over", left)
+        if self._connections is not None:
+            await asyncio.sleep(_LAST_REQUESTS)
+            self._connections.close()
+        await self._repository.close()
+
+    async def _listen_http(self, port: int) -> None:
+        routes = Routes()
+        InferenceCalls(self._repository, self._memory, self._state).add_to(routes)
+        ClassifyCall(self._repository).add_to(routes)
+        application = Application(self._options, routes, self._state)
+        connections = Connections(self._options, application, application.refuse)
+        MonitoringCall(self._repository, self._state, application, connections).add_to(routes)
+        self._connections = connections
+        self._listener = await asyncio.get_running_loop().create_server(
+            lambda: Connection(connections),
+            self._options.host,
+            port,
+            ssl=_tls(self._options),
+            backlog=1024,
+        )
+        self.http_port = self._listener.sockets[0].getsockname()[1]
+
+
+def _tls(options: ServerOptions) -> ssl.SSLContext | None:
+    if options.certificate is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(options.certificate, options.key)
+    return context

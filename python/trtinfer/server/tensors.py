@@ -1,0 +1,141 @@
+"""A named tensor on its way from a client to a model, or back; knows neither JSON nor protobuf."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from trtinfer.errors import InputError
+from trtinfer.server.datatypes import BYTES, datatype_of, dtype_of, pack_bytes, unpack_bytes
+from trtinfer.types import Array
+
+#: For each kind of NumPy's dtypes, the kinds of lists that it is read from: "1.5" and 1.5 are no
+#: integers, though NumPy would convert them. V is bfloat16's.
+_READ_FROM = {"b": "b", "i": "iu", "u": "iu", "f": "iuf", "V": "iuf", "O": "O"}
+
+_CHEAP_COPY = 4096  # bytes; up to here a copy costs less than a view
+
+
+@dataclass(slots=True)
+class Tensor:
+    """A tensor.
+
+    Attributes:
+        name: Of the model's input or output.
+        datatype: As in the protocol.
+        array: Its elements; of dtype ``object``, holding bytes or text, when ``datatype`` is BYTES.
+    """
+
+    name: str
+    datatype: str
+    array: Array
+
+    @classmethod
+    def of(cls, name: str, array: Array) -> Tensor:
+        """Name an array."""
+        return cls(name, datatype_of(array.dtype), array)
+
+    @classmethod
+    def from_raw(
+        cls, name: str, datatype: str, shape: Sequence[int], buffer: bytes | memoryview
+    ) -> Tensor:
+        """Read little-endian elements in C order; the array borrows the buffer.
+
+        Raises:
+            InputError: The shape, the datatype and the number of bytes do not agree.
+        """
+        dtype, count = dtype_of(datatype), _count(name, shape)
+        if datatype == BYTES:
+            return cls(name, datatype, _objects(unpack_bytes(buffer, count), shape))
+        if len(buffer) != count * dtype.itemsize:
+            raise InputError(
+                f"the input {name!r} of shape {list(shape)} and datatype {datatype} takes "
+                f"{count * dtype.itemsize} bytes, {len(buffer)} were received"
+            )
+        return cls(name, datatype, np.frombuffer(buffer, dtype).reshape(shape))
+
+    @classmethod
+    def from_values(
+        cls, name: str, datatype: str, shape: Sequence[int], values: Sequence[Any]
+    ) -> Tensor:
+        """Read elements from a list in C order, flat or nested.
+
+        Raises:
+            InputError: The list does not hold elements of the datatype, or not as many as the
+                shape says.
+        """
+        dtype, count = dtype_of(datatype), _count(name, shape)
+        try:
+            found = np.array(values, dtype=object if datatype == BYTES else None)
+            if found.dtype.kind not in _READ_FROM[dtype.kind] and found.size:
+                raise InputError(f"{found.dtype} was received")
+            array = np.array(values, dtype=dtype)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(f"the data of input {name!r} is not {datatype}: {error}") from None
+        if array.size != count:
+            raise InputError(
+                f"the input {name!r} of shape {list(shape)} takes {count} elements, "
+                f"{array.size} were received"
+            )
+        if datatype == BYTES:
+            array = _objects([_as_bytes(name, value) for value in array.flat], shape)
+        return cls(name, datatype, array.reshape(shape))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The number of elements along each axis."""
+        return self.array.shape
+
+    def raw(self) -> bytes | memoryview:
+        """Return the elements as the protocol lays them out; borrows the array where it can."""
+        if self.datatype == BYTES:
+            return pack_bytes(self.array.flat)
+        if self.array.nbytes <= _CHEAP_COPY:
+            return self.array.tobytes()
+        flat = np.ascontiguousarray(self.array).reshape(-1)
+        return flat.view(np.uint8).data
+
+    def values(self) -> list[Any]:
+        """Return the elements as a flat list in C order: numbers, booleans or text.
+
+        Raises:
+            InputError: Bytes are no text: they can only be sent as binary data.
+        """
+        if self.datatype != BYTES:
+            exact = self.array if self.datatype != "BF16" else self.array.astype(np.float32)
+            values: list[Any] = exact.reshape(-1).tolist()
+            return values
+        try:
+            return [
+                value.decode() if isinstance(value, bytes) else value for value in self.array.flat
+            ]
+        except UnicodeDecodeError:
+            raise InputError(f"{self.name!r} is no UTF-8 text: ask for binary data") from None
+
+
+def _count(name: str, shape: Sequence[int]) -> int:
+    if any(type(size) is not int or not 0 <= size < 1 << 63 for size in shape) or len(shape) > 32:
+        raise InputError(f"the input {name!r} has the shape {shape}, which no tensor has")
+    return math.prod(shape)
+
+
+def _objects(elements: list[bytes], shape: Sequence[int]) -> Array:
+    array = np.empty(len(elements), object)
+    array[:] = elements
+    return array.reshape(shape)
+
+
+def _as_text(element: Any) -> str:
+    return element.decode() if isinstance(element, bytes) else str(element)
+
+
+def _as_bytes(name: str, value: object) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if not isinstance(value, str):
+        raise InputError(f"the BYTES input {name!r} takes strings, {value!r} was received")
+    return value.encode()

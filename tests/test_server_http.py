@@ -1,0 +1,247 @@
+"""How the server reads HTTP: what it takes, what it refuses, what it bounds."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import socket
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from models import WEIGHTS, matmul_model, slow_model
+from serving import Served, read_response, serving
+
+SAMPLE = np.arange(256, dtype=np.float32)
+RAW = {"Inference-Header-Content-Length": "0"}
+HEAD = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: x\r\nInference-Header-Content-Length: 0\r\n"
+WHOLE = HEAD + b"Content-Length: 1024\r\n\r\n" + SAMPLE.tobytes()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("models")
+    with serving(
+        {"m": matmul_model()},
+        folder,
+        max_body_bytes=100_000,
+        max_header_bytes=4096,
+        header_timeout=0.5,
+        body_timeout=0.5,
+        keep_alive=2.0,
+    ) as served:
+        yield served
+
+
+def check_answer(body: bytes) -> None:
+    raw = np.frombuffer(body[-64:], np.float32)
+    np.testing.assert_allclose(raw, SAMPLE @ WEIGHTS, rtol=1e-3)
+
+
+def test_bare_elements_are_answered(served: Served) -> None:
+    status, body, headers = served.ask("POST", "/v2/models/m/infer", SAMPLE.tobytes(), RAW)
+    assert status == 200
+    length = int(headers["inference-header-content-length"])
+    assert json.loads(body[:length])["outputs"][0]["shape"] == [1, 16]
+    assert len(body) == length + 64
+    check_answer(body)
+
+
+def test_a_connection_serves_many_requests(served: Served) -> None:
+    with served.connect() as connection:
+        for _ in range(10):
+            connection.sendall(WHOLE)
+            status, body = read_response(connection)
+            assert status == 200
+            check_answer(body)
+
+
+def test_pipelined_requests_are_answered_in_order(served: Served) -> None:
+    missing = b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n"
+    with served.connect() as connection, connection.makefile("rb") as answers:
+        connection.sendall(WHOLE + missing + WHOLE + b"GET /v2 HTTP/1.0\r\n\r\n")
+        text = answers.read()
+    assert [int(text[i + 9 : i + 12]) for i in find_all(text, b"HTTP/1.1 ")] == [200, 404, 200, 200]
+
+
+def find_all(text: bytes, part: bytes) -> list[int]:
+    return [i for i in range(len(text)) if text.startswith(part, i)]
+
+
+def test_a_request_may_come_byte_by_byte(served: Served) -> None:
+    with served.connect() as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for i in range(len(HEAD)):
+            connection.sendall(HEAD[i : i + 1])
+        connection.sendall(WHOLE[len(HEAD) :])
+        status, body = read_response(connection)
+    assert status == 200
+    check_answer(body)
+
+
+def test_chunked_bodies_are_read(served: Served) -> None:
+    data = SAMPLE.tobytes()
+    chunks = b"".join(b"%x\r\n%s\r\n" % (256, data[i : i + 256]) for i in range(0, 1024, 256))
+    with served.connect() as connection:
+        connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n")
+        status, body = read_response(connection)
+        assert status == 200
+        check_answer(body)
+        connection.sendall(WHOLE)
+        assert read_response(connection)[0] == 200
+
+
+def test_a_client_that_expects_100_is_told_to_go_on(served: Served) -> None:
+    with served.connect() as connection:
+        connection.sendall(HEAD + b"Expect: 100-continue\r\nContent-Length: 1024\r\n\r\n")
+        assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(SAMPLE.tobytes())
+        assert read_response(connection)[0] == 200
+
+
+def test_a_client_that_expects_100_for_too_much_is_refused_at_once(served: Served) -> None:
+    with served.connect() as connection:
+        connection.sendall(HEAD + b"Expect: 100-continue\r\nContent-Length: 100001\r\n\r\n")
+        assert read_response(connection)[0] == 413
+        assert connection.recv(1) == b""
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 5, 400),
+        (HEAD + b"Content-Length: -1\r\n\r\n", 400),
+        (HEAD + b"Content-Length: 10\r\nContent-Length: 11\r\n\r\n", 400),
+        (HEAD + b"Content-Length: 10\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (HEAD + b"Content-Length: 99999999999999999999999\r\n\r\n", 400),
+        (HEAD + b"Content-Length: 100001\r\n\r\n", 413),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"186a1\r\n" + b"x" * 100_001, 413),
+        (b"GET /v2 HTTP/1.1\r\nX: " + b"x" * 5000, 431),
+        (b"GET /" + b"x" * 5000, 431),
+        (b"GET /v2 HTTP/1.1\r\n" + b"".join(b"X%d: 1\r\n" % i for i in range(101)) + b"\r\n", 431),
+        (b"\r\n" * 3000, 431),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_what_is_no_request_is_refused_and_the_connection_ends(
+    served: Served, sent: bytes, status: int
+) -> None:
+    with served.connect() as connection:
+        connection.sendall(sent)
+        assert read_response(connection)[0] == status
+        assert connection.recv(1) == b""
+
+
+@pytest.mark.parametrize("start", [b"GET /v2 HT", HEAD + b"Content-Length: 1024\r\n\r\n12345"])
+def test_a_client_that_stops_in_a_request_is_cut_off(served: Served, start: bytes) -> None:
+    with served.connect() as connection:
+        connection.sendall(start)
+        began = time.monotonic()
+        assert connection.recv(1) == b""
+        assert 0.3 < time.monotonic() - began < 2.0
+
+
+def test_a_connection_without_requests_is_cut_off(served: Served) -> None:
+    with served.connect() as connection:
+        connection.sendall(WHOLE)
+        assert read_response(connection)[0] == 200
+        began = time.monotonic()
+        assert connection.recv(1) == b""
+        assert 1.5 < time.monotonic() - began < 5.0
+
+
+def test_head_has_the_length_and_no_body(served: Served) -> None:
+    status, body, headers = served.ask("HEAD", "/v2")
+    assert (status, body) == (200, b"")
+    assert int(headers["content-length"]) > 10
+
+
+def test_an_offer_to_upgrade_is_not_taken(served: Served) -> None:
+    offer = {"Connection": "Upgrade", "Upgrade": "h2c"}
+    status, body, headers = served.ask("GET", "/v2", headers=offer)
+    assert status == 200
+    assert json.loads(body)["name"] == "trtinfer"
+    assert headers["connection"] == "close"
+
+
+def test_unknown_paths_and_methods_are_told_apart(served: Served) -> None:
+    assert served.ask("GET", "/v2/nothing")[0] == 404
+    assert served.ask("GET", "/v2/models/m/infer")[0] == 405
+    assert served.ask("DELETE", "/v2")[0] == 405
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_bodies_may_be_compressed_both_ways(served: Served, encoding: str) -> None:
+    compress, decompress = {
+        "gzip": (gzip.compress, gzip.decompress),
+        "deflate": (zlib.compress, zlib.decompress),
+    }[encoding]
+    inputs = [{"name": "x", "datatype": "FP32", "shape": [20, 256], "data": SAMPLE.tolist() * 20}]
+    body = compress(json.dumps({"inputs": inputs}).encode())
+    headers = {"Content-Encoding": encoding, "Accept-Encoding": encoding}
+    status, answer, got = served.ask("POST", "/v2/models/m/infer", body, headers)
+    assert status == 200
+    assert got["content-encoding"] == encoding
+    rows = np.reshape(json.loads(decompress(answer))["outputs"][0]["data"], (20, 16))
+    np.testing.assert_allclose(rows, np.tile(SAMPLE @ WEIGHTS, (20, 1)), rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [gzip.compress(bytes(1_000_000)), gzip.compress(bytes(1000))[:-4], b"no gzip at all"],
+    ids=["bomb", "truncated", "plain"],
+)
+def test_bad_compressed_bodies_are_refused(served: Served, body: bytes) -> None:
+    headers = {**RAW, "Content-Encoding": "gzip"}
+    assert served.ask("POST", "/v2/models/m/infer", body, headers)[0] == 400
+
+
+def test_more_connections_than_allowed_are_closed(tmp_path: Path) -> None:
+    with (
+        serving({"m": matmul_model()}, tmp_path, max_connections=2) as served,
+        served.connect() as first,
+        served.connect() as second,
+        served.connect() as third,
+    ):
+        for connection in (first, second):
+            connection.sendall(WHOLE)
+            assert read_response(connection)[0] == 200
+        with contextlib.suppress(ConnectionError):
+            third.sendall(WHOLE)
+            assert third.recv(1) == b""
+
+
+def test_a_token_is_asked_for_where_one_is_set(tmp_path: Path) -> None:
+    with serving({"m": matmul_model()}, tmp_path, token="secret") as served:
+        assert served.ask("GET", "/v2")[0] == 401
+        assert served.ask("GET", "/v2", headers={"Authorization": "Bearer wrong"})[0] == 401
+        assert served.ask("GET", "/v2", headers={"Authorization": "Bearer secret"})[0] == 200
+        assert served.ask("GET", "/v2/health/ready")[0] == 200
+
+
+def test_more_than_the_queue_holds_is_refused_and_counted(tmp_path: Path) -> None:
+    options = {"session_options": {"capacity": 2, "max_batch_size": 1, "max_inflight": 1}}
+    with serving({"slow": slow_model()}, tmp_path, model_options=options) as served:
+        busy = np.float32(60_000).tobytes()
+        request = b"POST /v2/models/slow/infer HTTP/1.1\r\nHost: x\r\n" + (
+            b"Inference-Header-Content-Length: 0\r\nContent-Length: 4\r\n\r\n" + busy
+        )
+        connections = [served.connect() for _ in range(8)]
+        for connection in connections:
+            connection.sendall(request)
+        statuses = sorted(read_response(connection)[0] for connection in connections)
+        for connection in connections:
+            connection.close()
+        refused = statuses.count(503)
+        assert statuses == [200] * (8 - refused) + [503] * refused
+        assert 1 <= refused <= 6
+        metrics = served.ask("GET", "/metrics")[1].decode()
+        labels = 'model="slow",version="1",reason="REJECTED"'
+        assert f"nv_inference_request_failure{{{labels}}} {refused}\n" in metrics
+        assert f'trtinfer_http_responses_total{{status="503"}} {refused}\n' in metrics
