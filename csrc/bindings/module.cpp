@@ -14,5 +14,6 @@ PYBIND11_MODULE(_core, m) {
   trtinfer::bindings::register_executors(m);
   trtinfer::bindings::register_engine_replay(m);
   trtinfer::bindings::register_claim(m);
+  trtinfer::bindings::register_open_loop(m);
   trtinfer::bindings::register_pipeline(m);
 }

@@ -278,6 +278,8 @@ void register_pipeline(py::module_& m) {
           },
           py::arg("xs"), py::arg("notifier"), py::arg("cookies"), py::arg("convert"),
           py::arg("timeout") = py::none(), py::arg("priority") = 0)
+      .def("open_loop", &PipelineHandle::open_loop, py::arg("xs"), py::arg("convert"),
+           py::arg("arrivals"))
       .def("infer_object", &PipelineHandle::infer_object, py::arg("inputs"),
            py::arg("timeout") = py::none(), py::arg("priority") = 0)
       .def(

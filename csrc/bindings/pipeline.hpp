@@ -9,6 +9,7 @@
 
 #include "bindings/claim.hpp"
 #include "bindings/layout.hpp"
+#include "bindings/open_loop.hpp"
 #include "bindings/stats.hpp"
 #include "pipeline/pipeline.hpp"
 
@@ -33,6 +34,10 @@ class PipelineHandle {
                             std::optional<double> timeout, int priority);
   pybind11::list submit_many(const pybind11::list& xs, const pybind11::list& cookies,
                              pybind11::handle convert, Delivery delivery);
+
+  /// A load of requests made of `xs`, converted likewise, at these times (ns from its start).
+  OpenLoopHandle open_loop(const pybind11::list& xs, pybind11::handle convert,
+                           const std::vector<ring::Nanoseconds>& arrivals);
 
   ClaimHandle claim(std::uint32_t rows, bool has_batch_axis,
                     const std::vector<pipeline::Shape>& shapes, std::optional<double> timeout);

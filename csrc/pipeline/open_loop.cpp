@@ -1,0 +1,122 @@
+#include "pipeline/open_loop.hpp"
+
+#include <sys/prctl.h>
+#include <time.h>
+
+#include <algorithm>
+#include <cstring>
+#include <exception>
+#include <stdexcept>
+#include <thread>
+#include <utility>
+
+namespace trtinfer::pipeline {
+
+using ring::Nanoseconds;
+
+namespace {
+
+// Waking from a sleep takes up to this long; the rest of a wait is spent looking at the clock.
+constexpr Nanoseconds kSpin = 30'000;
+
+// So that `stop` is heard during a long wait.
+constexpr Nanoseconds kLongestSleep = 50'000'000;
+
+void sleep_until(Nanoseconds time) {
+  const timespec until{time / 1'000'000'000, time % 1'000'000'000};
+  clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, nullptr);
+}
+
+}  // namespace
+
+OpenLoop::OpenLoop(std::shared_ptr<Pipeline> pipeline, std::vector<Sample> samples,
+                   std::vector<Nanoseconds> arrivals)
+    : pipeline_(std::move(pipeline)),
+      samples_(std::move(samples)),
+      arrivals_(std::move(arrivals)),
+      notifier_(std::make_shared<Notifier>()),
+      latencies_(arrivals_.size(), kUnsent),
+      lateness_(arrivals_.size(), 0) {
+  if (samples_.empty()) throw std::invalid_argument("an open loop needs a sample to send");
+  if (!std::is_sorted(arrivals_.begin(), arrivals_.end())) {
+    throw std::invalid_argument("arrivals must ascend");
+  }
+}
+
+void OpenLoop::run() {
+  std::thread collector([this] { collect(); });
+  std::exception_ptr error;
+  try {
+    publish_all();
+  } catch (...) {
+    error = std::current_exception();
+  }
+  await_all();
+  elapsed_ = ring::now() - start_;
+  notifier_->stop();
+  collector.join();
+  if (error) std::rethrow_exception(error);
+}
+
+void OpenLoop::publish_all() {
+  prctl(PR_SET_TIMERSLACK, 1);  // nanosecond; the default lets every sleep last 50 us longer
+  start_ = ring::now();
+  for (std::size_t i = 0; i < arrivals_.size(); ++i) {
+    const Nanoseconds arrival = start_ + arrivals_[i];
+    for (Nanoseconds now = ring::now(); now < arrival && !stopped_; now = ring::now()) {
+      if (arrival - now > kSpin) {
+        sleep_until(std::min(arrival - kSpin, now + kLongestSleep));
+      } else {
+        ring::pause();
+      }
+    }
+    if (stopped_) return;
+    publish(i, arrival);
+    sent_.store(i + 1, std::memory_order_relaxed);
+  }
+}
+
+void OpenLoop::publish(std::size_t index, Nanoseconds arrival) {
+  const Sample& sample = samples_[index % samples_.size()];
+  try {
+    Claim claim = pipeline_->claim(sample.rows, sample.shapes, 0);
+    for (std::size_t i = 0; i < sample.inputs.size(); ++i) {
+      std::memcpy(claim.inputs()[i], sample.inputs[i], sample.bytes[i]);
+    }
+    const auto request = pipeline_->make_request(sample.rows, sample.has_batch_axis);
+    request->arrival = arrival;
+    request->notifier = notifier_;
+    request->cookie = {std::shared_ptr<void>(), &latencies_[index]};
+    pipeline_->publish(std::move(claim), request, 0, 0, true);
+    ++accepted_;
+  } catch (const FullError&) {
+    latencies_[index] = kRefused;
+  }
+  lateness_[index] = ring::now() - arrival;
+}
+
+void OpenLoop::collect() {
+  std::vector<std::shared_ptr<Request>> requests;
+  while (notifier_->wait()) {
+    notifier_->drain(requests);
+    const Nanoseconds now = ring::now();
+    for (const std::shared_ptr<Request>& request : requests) {
+      const bool answered = request->outcome() == Outcome::kCompleted;
+      *static_cast<Nanoseconds*>(request->cookie.get()) =
+          answered ? now - request->arrival : kFailed;
+    }
+    ended_.fetch_add(requests.size(), std::memory_order_release);
+    requests.clear();
+    progress_.wake();
+  }
+}
+
+void OpenLoop::await_all() {
+  for (;;) {
+    const std::uint32_t seen = progress_.value();
+    if (ended_.load(std::memory_order_acquire) == accepted_) return;
+    progress_.wait(seen);
+  }
+}
+
+}  // namespace trtinfer::pipeline
