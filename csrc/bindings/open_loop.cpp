@@ -20,14 +20,16 @@ using ring::Nanoseconds;
 
 namespace {
 
-py::array_t<Nanoseconds> times(const std::vector<Nanoseconds>& values) {
-  return py::array_t<Nanoseconds>(static_cast<py::ssize_t>(values.size()), values.data());
+using Times = py::array_t<Nanoseconds>;
+
+Times array_of(const std::vector<Nanoseconds>& values) {
+  return Times(static_cast<py::ssize_t>(values.size()), values.data());
 }
 
 }  // namespace
 
 OpenLoopHandle PipelineHandle::open_loop(const py::list& xs, py::handle convert,
-                                         const std::vector<Nanoseconds>& arrivals) {
+                                         const Times& arrivals, bool waits_for_room) {
   py::list arrays;
   std::vector<Sample> samples;
   for (const py::handle x : xs) {
@@ -47,12 +49,18 @@ OpenLoopHandle PipelineHandle::open_loop(const py::list& xs, py::handle convert,
     }
     samples.push_back(std::move(sample));
   }
-  return {std::make_shared<OpenLoop>(pipeline_, std::move(samples), arrivals), std::move(arrays)};
+  std::vector<Nanoseconds> times(arrivals.data(), arrivals.data() + arrivals.size());
+  auto loop =
+      std::make_shared<OpenLoop>(pipeline_, std::move(samples), std::move(times), waits_for_room);
+  return {std::move(loop), std::move(arrays)};
 }
 
 void register_open_loop(py::module_& m) {
-  py::class_<OpenLoopHandle>(m, "OpenLoop")
-      .def("run",
+  py::class_<OpenLoopHandle> loop(m, "OpenLoop");
+  loop.attr("REFUSED") = OpenLoop::kRefused;
+  loop.attr("FAILED") = OpenLoop::kFailed;
+  loop.attr("UNSENT") = OpenLoop::kUnsent;
+  loop.def("run",
            [](const OpenLoopHandle& self) {
              const std::shared_ptr<OpenLoop> loop = self.loop;
              const Unlocked unlocked;
@@ -61,9 +69,9 @@ void register_open_loop(py::module_& m) {
       .def("stop", [](const OpenLoopHandle& self) { self.loop->stop(); })
       .def_property_readonly("sent", [](const OpenLoopHandle& self) { return self.loop->sent(); })
       .def_property_readonly(
-          "latencies", [](const OpenLoopHandle& self) { return times(self.loop->latencies()); })
+          "latencies", [](const OpenLoopHandle& self) { return array_of(self.loop->latencies()); })
       .def_property_readonly(
-          "lateness", [](const OpenLoopHandle& self) { return times(self.loop->lateness()); })
+          "lateness", [](const OpenLoopHandle& self) { return array_of(self.loop->lateness()); })
       .def_property_readonly("elapsed",
                              [](const OpenLoopHandle& self) { return self.loop->elapsed(); });
 }

@@ -279,7 +279,7 @@ void register_pipeline(py::module_& m) {
           py::arg("xs"), py::arg("notifier"), py::arg("cookies"), py::arg("convert"),
           py::arg("timeout") = py::none(), py::arg("priority") = 0)
       .def("open_loop", &PipelineHandle::open_loop, py::arg("xs"), py::arg("convert"),
-           py::arg("arrivals"))
+           py::arg("arrivals"), py::arg("waits_for_room") = false)
       .def("infer_object", &PipelineHandle::infer_object, py::arg("inputs"),
            py::arg("timeout") = py::none(), py::arg("priority") = 0)
       .def(

@@ -37,7 +37,8 @@ class PipelineHandle {
 
   /// A load of requests made of `xs`, converted likewise, at these times (ns from its start).
   OpenLoopHandle open_loop(const pybind11::list& xs, pybind11::handle convert,
-                           const std::vector<ring::Nanoseconds>& arrivals);
+                           const pybind11::array_t<ring::Nanoseconds>& arrivals,
+                           bool waits_for_room);
 
   ClaimHandle claim(std::uint32_t rows, bool has_batch_axis,
                     const std::vector<pipeline::Shape>& shapes, std::optional<double> timeout);

@@ -30,10 +30,11 @@ void sleep_until(Nanoseconds time) {
 }  // namespace
 
 OpenLoop::OpenLoop(std::shared_ptr<Pipeline> pipeline, std::vector<Sample> samples,
-                   std::vector<Nanoseconds> arrivals)
+                   std::vector<Nanoseconds> arrivals, bool waits_for_room)
     : pipeline_(std::move(pipeline)),
       samples_(std::move(samples)),
       arrivals_(std::move(arrivals)),
+      room_until_(waits_for_room ? ring::kNever : 0),
       notifier_(std::make_shared<Notifier>()),
       latencies_(arrivals_.size(), kUnsent),
       lateness_(arrivals_.size(), 0) {
@@ -79,7 +80,7 @@ void OpenLoop::publish_all() {
 void OpenLoop::publish(std::size_t index, Nanoseconds arrival) {
   const Sample& sample = samples_[index % samples_.size()];
   try {
-    Claim claim = pipeline_->claim(sample.rows, sample.shapes, 0);
+    Claim claim = pipeline_->claim(sample.rows, sample.shapes, room_until_);
     for (std::size_t i = 0; i < sample.inputs.size(); ++i) {
       std::memcpy(claim.inputs()[i], sample.inputs[i], sample.bytes[i]);
     }

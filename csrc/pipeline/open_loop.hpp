@@ -28,9 +28,11 @@ class OpenLoop {
   static constexpr ring::Nanoseconds kFailed = -2;   ///< accepted, but not answered
   static constexpr ring::Nanoseconds kUnsent = -3;   ///< stopped before
 
-  /// Arrivals are in nanoseconds from the start of `run`, ascending; samples take turns.
+  /// Arrivals are in nanoseconds from the start of `run`, ascending; samples take turns. Where
+  /// there is no room a request is refused, or waits: then it and those after it are published
+  /// late.
   OpenLoop(std::shared_ptr<Pipeline> pipeline, std::vector<Sample> samples,
-           std::vector<ring::Nanoseconds> arrivals);
+           std::vector<ring::Nanoseconds> arrivals, bool waits_for_room = false);
 
   /// Publishes all requests and returns when all have ended. Call it once. Throws ClosedError.
   void run();
@@ -59,6 +61,7 @@ class OpenLoop {
   const std::shared_ptr<Pipeline> pipeline_;
   const std::vector<Sample> samples_;
   const std::vector<ring::Nanoseconds> arrivals_;
+  const ring::Nanoseconds room_until_;
   const std::shared_ptr<Notifier> notifier_;
   std::vector<ring::Nanoseconds> latencies_, lateness_;
   ring::Nanoseconds start_ = 0, elapsed_ = 0;

@@ -357,6 +357,9 @@ class Claim:
     ) -> dict[str, npt.NDArray[Any]]: ...
 
 class OpenLoop:
+    REFUSED: int
+    FAILED: int
+    UNSENT: int
     def run(self) -> None: ...
     def stop(self) -> None: ...
     @property
@@ -417,6 +420,7 @@ class Pipeline:
         xs: list[object],
         convert: Callable[[object], Mapping[str, object]],
         arrivals: Sequence[int] | npt.NDArray[np.int64],
+        waits_for_room: bool = False,
     ) -> OpenLoop: ...
     def infer_object(
         self, inputs: object, timeout: float | None = None, priority: int = 0

@@ -1,4 +1,4 @@
-"""The command line: `trtinfer classify`, `build`, `verify`, `serve` and `info`.
+"""The command line: `trtinfer classify`, `build`, `verify`, `bench`, `serve` and `info`.
 
 A command is one function that adds its arguments to a parser and returns what runs it; its name and
 the first line of its docstring are what the user sees.
@@ -25,16 +25,24 @@ from trtinfer import (
     tensorrt_library,
 )
 from trtinfer.backend import RingSizes
+from trtinfer.bench_command import bench
 from trtinfer.buckets import bucket_sizes
 from trtinfer.build_options import BuildOptions, Dimensions
 from trtinfer.build_target import parse_capability
 from trtinfer.classifier import Answer, Classifier, own_recipe
+from trtinfer.command_options import (
+    BACKENDS,
+    add_device,
+    add_format,
+    add_model,
+    read_dimensions,
+    whole_numbers,
+)
 from trtinfer.errors import BackendError, ModelError, TrtInferError
 from trtinfer.model_description import ModelDescription, describe
 from trtinfer.model_source import ModelSource
 from trtinfer.plan_cache import PlanCache
 from trtinfer.plans import Plan, PlanBuilder, build_plans, write_plans
-from trtinfer.precision import PRECISIONS
 from trtinfer.preprocess import Recipe
 from trtinfer.server import arguments as serve_arguments
 from trtinfer.session import Session
@@ -62,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("trtinfer", description="Low-latency inference.")
     parser.add_argument("--version", action="version", version=f"trtinfer {_core.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (classify, build, verify, serve, show_info):
+    for command in (classify, build, verify, bench, serve, show_info):
         summary = (command.__doc__ or "").splitlines()[0]
         name = command.__name__.removeprefix("show_")
         child = commands.add_parser(name, help=summary, description=summary)
@@ -87,15 +95,15 @@ def classify(parser: argparse.ArgumentParser) -> Run:
     parser.add_argument("--labels", metavar="FILE", help="one a line, or JSON")
     parser.add_argument("--recipe", metavar="NAME", help="how images are prepared: torchvision...")
     parser.add_argument("--top-k", type=int, default=5, metavar="K", help="(default: 5)")
-    parser.add_argument("--backend", default="auto", choices=["auto", "tensorrt", "onnxruntime"])
-    _add_device(parser)
-    _add_format(parser)
+    parser.add_argument("--backend", default="auto", choices=BACKENDS)
+    add_device(parser)
+    add_format(parser)
     return _classify
 
 
 def build(parser: argparse.ArgumentParser) -> Run:
     """Build TensorRT's plans of a model ahead of time."""
-    _add_model(parser)
+    add_model(parser)
     parser.add_argument("--max-batch-size", type=int, metavar="N", help="(default: 64)")
     parser.add_argument("--buckets", metavar="1,8,64", help="batch sizes (default: 1, 2, 4, ...)")
     parser.add_argument("--recipe", metavar="NAME", help="gives the image size if it varies")
@@ -108,14 +116,14 @@ def build(parser: argparse.ArgumentParser) -> Run:
         metavar="X.Y",
         help="GPU to build for, as 8.9 (default: the one at hand); TensorRT for RTX only",
     )
-    _add_device(parser)
+    add_device(parser)
     parser.add_argument("--output", metavar="DIR", help="write plan files, and no cache")
     return _build
 
 
 def verify(parser: argparse.ArgumentParser) -> Run:
     """Compare TensorRT's answers with those of the CPU: exit status 0 if they are close, else 1."""
-    _add_model(parser)
+    add_model(parser)
     parser.add_argument("--images", nargs="+", metavar="IMAGE", help="(default: random inputs)")
     parser.add_argument("--recipe", metavar="NAME", help="how images are prepared: torchvision...")
     parser.add_argument("--samples", type=int, default=64, metavar="N", help="(default: 64)")
@@ -129,7 +137,7 @@ def verify(parser: argparse.ArgumentParser) -> Run:
         + ", ".join(f"{name} {most:g}" for name, most in TOLERANCES.items())
         + ")",
     )
-    _add_format(parser, default="table")
+    add_format(parser, default="table")
     return _verify
 
 
@@ -141,33 +149,8 @@ def serve(parser: argparse.ArgumentParser) -> Run:
 
 def show_info(parser: argparse.ArgumentParser) -> Run:
     """Print what this machine has, and which backend is chosen."""
-    _add_format(parser, default="table")
+    add_format(parser, default="table")
     return _show_info
-
-
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    """What both `build` and `verify` need to know of a plan."""
-    parser.add_argument("model", nargs="?", help="ONNX model (default: EfficientNet-Lite0)")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="(default: fp32)")
-    parser.add_argument("--tf32", action="store_true", help="round fp32 products, which is faster")
-    parser.add_argument(
-        "--dimension",
-        action="append",
-        default=[],
-        metavar="INPUT:AXIS=MIN,OPT,MAX",
-        help="sizes of what varies beside the batch",
-    )
-    parser.add_argument("--tensorrt", metavar="PATH", help="library or its folder")
-
-
-def _add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="0", metavar="0,1", help="GPUs (default: 0)")
-
-
-def _add_format(parser: argparse.ArgumentParser, default: str = "json") -> None:
-    parser.add_argument(
-        "--format", choices=["json", "table"], default=default, help="(default: %(default)s)"
-    )
 
 
 def _classify(options: argparse.Namespace) -> int:
@@ -179,7 +162,7 @@ def _classify(options: argparse.Namespace) -> int:
         options.labels,
         options.recipe,
         backend=options.backend,
-        device=_wholes(options.device),
+        device=whole_numbers(options.device),
     ) as classifier:
         sources = (sys.stdin.buffer.read() if name == _STDIN else name for name in names)
         answers = _with_progress(classifier.stream(sources, options.top_k), len(names))
@@ -272,14 +255,14 @@ def _builders(
     """One for each kind of GPU: those of one kind share their plans."""
     build = _build_options(options, description)
     builders: dict[str, PlanBuilder] = {}
-    for device in _wholes(options.device):
+    for device in whole_numbers(options.device):
         builder = make(replace(build, device=device))
         builders.setdefault(builder.target.gpu, builder)
     return builders
 
 
 def _buckets(options: argparse.Namespace, description: ModelDescription) -> tuple[int, ...]:
-    chosen = _wholes(options.buckets) if options.buckets else None
+    chosen = whole_numbers(options.buckets) if options.buckets else None
     largest = options.max_batch_size or max(chosen or [RingSizes().max_batch_size])
     return bucket_sizes(largest, chosen, description.axis)
 
@@ -296,35 +279,13 @@ def _build_options(options: argparse.Namespace, description: ModelDescription) -
 
 
 def _dimensions(options: argparse.Namespace, description: ModelDescription) -> Dimensions:
-    dimensions: dict[str, dict[int, tuple[int, int, int]]] = {}
+    dimensions: Dimensions = {}
     if options.recipe:
         shape = Recipe.named(options.recipe).fixed_output_shape
         if shape is None:
             raise ModelError(f"recipe {options.recipe} gives images of every size")
-        dimensions = {name: dict(axes) for name, axes in description.dimensions_of(shape).items()}
-    for text in options.dimension:
-        name, axis, sizes = _dimension(text)
-        dimensions.setdefault(name, {})[axis] = sizes
-    return dimensions
-
-
-def _dimension(text: str) -> tuple[str, int, tuple[int, int, int]]:
-    place, _, sizes = text.rpartition("=")
-    name, _, axis = place.rpartition(":")
-    numbers = _wholes(sizes)
-    if not name or len(numbers) not in (1, 3):
-        raise ValueError(f"--dimension {text} is not understood; give INPUT:AXIS=MIN,OPT,MAX")
-    return name, _whole(axis), (numbers[0], numbers[len(numbers) // 2], numbers[-1])
-
-
-def _wholes(text: str) -> list[int]:
-    return [_whole(number) for number in text.split(",")]
-
-
-def _whole(text: str) -> int:
-    if not text.strip().isdecimal():
-        raise ValueError(f"{text!r} is no whole number")
-    return int(text)
+        dimensions = description.dimensions_of(shape)
+    return read_dimensions(options.dimension, dimensions)
 
 
 def _verify(options: argparse.Namespace) -> int:

@@ -34,6 +34,14 @@ def collect() -> dict[str, Any]:
     }
 
 
+def summary(*packages: str) -> str:
+    """The machine in one line, for the foot of a plot: processors, Python, versions of packages."""
+    found = [f"{len(os.sched_getaffinity(0))} cores of {_cpu_model()}"]
+    found += [device.name for device in _core.probe_cuda().devices]
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in packages]
+    return ", ".join([*found, f"Python {platform.python_version()}", *versions])
+
+
 def _versions() -> dict[str, str]:
     return {
         "trtinfer": _core.__version__,

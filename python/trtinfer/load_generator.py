@@ -81,6 +81,8 @@ def open_loop(
     inputs: Sequence[object],
     arrivals: Nanoseconds,
     progress: Progress = lambda fraction: None,
+    *,
+    waits_for_room: bool = False,
 ) -> Load:
     """Sends requests to a session at set times, by a native thread.
 
@@ -89,12 +91,15 @@ def open_loop(
         inputs: As for `Session.infer`, images as arrays; they take turns.
         arrivals: Nanoseconds from the start, ascending.
         progress: Called now and then.
+        waits_for_room: When the ring is full, requests wait (and are late) instead of being
+            refused.
 
     Raises:
         InputError: An input does not fit.
         ClosedError: The session was closed meanwhile.
     """
-    loop = session.open_loop(inputs, arrivals)
+    # Beneath the session's public methods on purpose: they would pace the load.
+    loop = session._pipeline.open_loop(list(inputs), session._read, arrivals, waits_for_room)
     errors: list[BaseException] = []
     thread = threading.Thread(target=_keep_error, args=(loop.run, errors))
     thread.start()
