@@ -385,6 +385,13 @@ def test_command_writes_plan_files(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("library")
+@pytest.mark.parametrize(("arguments", "said"), [([], b"tf32=0"), (["--tf32"], b"tf32=1")])
+def test_plan_says_whether_tf32_is_allowed(folder: Path, arguments: list[str], said: bytes) -> None:
+    assert run("--buckets", "1", "--output", "plans", *arguments) == 0
+    assert said in (folder / "plans" / "model-fp32-b1.plan").read_bytes()
+
+
+@pytest.mark.usefixtures("library")
 def test_command_takes_sizes(folder: Path) -> None:
     (folder / "model.onnx").write_bytes(varying_model())
     assert run("--buckets", "1") == 2
