@@ -100,6 +100,23 @@ def test_several_inputs_and_outputs_and_many_threads():
                 np.testing.assert_allclose(answer[name], right, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("falls_back", [False, True])
+def test_slots_filled_anew_while_their_batch_runs_spoil_no_answer(falls_back):
+    # Without a fallback a crowded ring gives slots back once they are read.
+    rows = np.random.default_rng(3).random((3000, 256), np.float32)
+    expected = rows @ models.WEIGHTS
+    model, tensorrt = models.matmul_model(), options(falls_back=falls_back)
+    with (
+        trtinfer.Session(
+            model, backend="tensorrt", tensorrt=tensorrt, max_batch_size=2, capacity=4
+        ) as gpu,
+        concurrent.futures.ThreadPoolExecutor(16) as pool,
+    ):
+        answers = pool.map(lambda row: gpu.infer(row, timeout=30)["y"], rows)
+        worst = max(np.abs(y - right).max() for y, right in zip(answers, expected, strict=True))
+    assert worst <= 1e-3 * np.ptp(expected)
+
+
 def test_claimed_slots_are_filled_in_pinned_memory():
     x = np.random.default_rng(0).random((3, 224, 224), np.float32)
     with on_gpu(default_model.path(), max_batch_size=2) as gpu:

@@ -20,6 +20,7 @@ void DevicesExecutor::run(const Batch& batch) {
   std::size_t index = batch.lane / lanes_each_;
   Batch there = batch;
   there.lane = batch.lane % lanes_each_;
+  there.inputs_consumed = nullptr;  // another device may have to read them
   for (;;) {
     while (devices_[index].failed.load(std::memory_order_acquire)) {
       index = (index + 1) % devices_.size();

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -38,6 +39,9 @@ struct Batch {
   std::uint32_t lane = 0;
   std::uint32_t rows = 0;
   std::span<const BatchUnit> units;
+  /// Tells that the units' inputs and shapes will not be read again, so that their slots may be
+  /// filled anew while the batch runs. May be called once in a run; empty: nobody waits for it.
+  std::function<void()> inputs_consumed;
 };
 
 /// Runs batches on a backend. `run` is called by at most one thread per lane at a time; it reads

@@ -4,8 +4,10 @@ namespace trtinfer::pipeline {
 
 void FallbackExecutor::run(const Batch& batch) {
   if (!has_failed()) {
+    Batch kept = batch;
+    kept.inputs_consumed = nullptr;  // the second may have to read them
     try {
-      first_->run(batch);
+      first_->run(kept);
       return;
     } catch (const BatchError&) {
       throw;

@@ -221,6 +221,15 @@ void Pipeline::prepare(Runner& runner) {
     runner.requests.push_back(std::move(record.request));
   }
   runner.batch.units = runner.units;
+  runner.batch.inputs_consumed = nullptr;
+  if (runner.taken.crowded) {
+    runner.batch.inputs_consumed = [this, &runner] { release_slots(runner); };
+  }
+}
+
+void Pipeline::release_slots(Runner& runner) {
+  ring_.release(runner.taken.units);
+  runner.taken.units.clear();
 }
 
 std::string Pipeline::try_run(const Batch& batch, std::int64_t& compute_ns) {
@@ -257,14 +266,14 @@ void Pipeline::execute(Runner& runner) {
   std::vector<std::string> errors;
   const std::string error = try_run(runner.batch, compute_ns);
   if (!error.empty()) {
-    // One bad request must not fail those beside it: each is tried alone.
-    if (runner.batch.units.size() > 1) {
+    // One bad request must not fail those beside it: each is tried alone, if its inputs are there.
+    if (runner.taken.units.size() > 1) {
       run_singly(runner, errors);
     } else {
-      errors.push_back(error);
+      errors.assign(runner.units.size(), error);
     }
   }
-  ring_.release(runner.taken.units);
+  release_slots(runner);
   complete(runner, errors, compute_ns);
 }
 

@@ -129,6 +129,7 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
 
   bool run_one(Runner& runner, bool continues, bool shares = true);
   void execute(Runner& runner);
+  void release_slots(Runner& runner);
   void prepare(Runner& runner);
   std::string try_run(const Batch& batch, std::int64_t& compute_ns);
   void run_singly(Runner& runner, std::vector<std::string>& errors);

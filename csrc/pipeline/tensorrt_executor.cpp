@@ -202,15 +202,26 @@ void TensorRtExecutor::send(const Batch& batch, const Lane& lane) const {
   }
 }
 
-void TensorRtExecutor::wait(const Lane& lane) const {
+void TensorRtExecutor::wait(const Batch& batch, const Lane& lane) const {
   lane.finished.record(lane.stream);
-  lane.finished_blocking.record(lane.stream);
+  bool kept = static_cast<bool>(batch.inputs_consumed);
   const ring::Nanoseconds until = ring::now() + options_.spin;
   while (!lane.finished.done()) {
-    if (ring::now() < until) continue;
-    lane.finished_blocking.synchronize();
-    return;
+    if (kept && lane.consumed.done()) {
+      batch.inputs_consumed();
+      kept = false;
+    }
+    if (ring::now() >= until) return block(batch, lane, kept);
   }
+}
+
+void TensorRtExecutor::block(const Batch& batch, const Lane& lane, bool kept) {
+  lane.finished_blocking.record(lane.stream);
+  if (kept) {
+    lane.consumed.synchronize();
+    batch.inputs_consumed();
+  }
+  lane.finished_blocking.synchronize();
 }
 
 void TensorRtExecutor::scatter(const Batch& batch, const Lane& lane) const {
@@ -249,12 +260,13 @@ void TensorRtExecutor::run(const Batch& batch) {
   } else {
     send(batch, lane);
   }
+  if (batch.inputs_consumed) lane.consumed.record(lane.stream);
   if (varies_) {
     enqueue(lane, bucket);
   } else {
     bucket.graph.launch(lane.stream);
   }
-  wait(lane);
+  wait(batch, lane);
   scatter(batch, lane);
   batches_.fetch_add(1, std::memory_order_relaxed);
 }

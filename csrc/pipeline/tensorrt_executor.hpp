@@ -76,7 +76,7 @@ class TensorRtExecutor : public Executor {
   /// One batch in flight: stream, buffers, graphs.
   struct Lane {
     cuda::Stream stream;
-    cuda::Event finished, finished_blocking{true};
+    cuda::Event finished, finished_blocking{true}, consumed{true};
     std::vector<Tensor> inputs, outputs;
     cuda::DeviceMemory scratch;
     std::size_t scratch_bytes = 0;
@@ -96,7 +96,8 @@ class TensorRtExecutor : public Executor {
   void record(Lane& lane) const;
   void enqueue(const Lane& lane, const Bucket& bucket) const;
   void send(const Batch& batch, const Lane& lane) const;
-  void wait(const Lane& lane) const;
+  void wait(const Batch& batch, const Lane& lane) const;
+  static void block(const Batch& batch, const Lane& lane, bool kept);
   void scatter(const Batch& batch, const Lane& lane) const;
 
   std::unique_ptr<const preprocess::GpuPreprocessor> preprocessor_;

@@ -48,4 +48,11 @@ void Arena::free(std::uint32_t slot) {
   }
 }
 
+std::uint64_t Arena::span() const {
+  if (header_.arena_oldest == kNone) return 0;
+  const std::uint64_t oldest = slots_[header_.arena_oldest].arena_offset;
+  const std::uint64_t wrapped = header_.arena_head > oldest ? 0 : header_.arena_capacity;
+  return wrapped + header_.arena_head - oldest;
+}
+
 }  // namespace trtinfer::ring

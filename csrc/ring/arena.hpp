@@ -20,6 +20,9 @@ class Arena {
   /// Gives the block of the unit at `slot` back; nothing happens when it has none.
   void free(std::uint32_t slot);
 
+  /// Bytes from the oldest block to the newest one's end: those in use and the holes between them.
+  std::uint64_t span() const;
+
   static constexpr std::uint64_t kAlignment = 64;
 
  private:

@@ -260,6 +260,7 @@ bool Ring::take(TakenBatch& batch, Nanoseconds now) {
   batch.lane = idle_lane();
   header_->idle_lanes &= ~(1u << batch.lane);
   batch.more = header_->nonempty != 0 && header_->idle_lanes != 0;
+  batch.crowded = is_crowded();
   return true;
 }
 
@@ -294,6 +295,10 @@ void Ring::flush(std::vector<Unit>& units) {
 
 Unit Ring::unit_at(std::uint32_t slot) const {
   return {slot, slots_[slot].count, slots_[slot].sequence};
+}
+
+bool Ring::is_crowded() const {
+  return 2 * header_->free_slots < header_->capacity || 2 * arena_.span() > header_->arena_capacity;
 }
 
 bool Ring::is_idle() const {

@@ -45,6 +45,7 @@ struct TakenBatch {
   std::vector<Unit> expired;      ///< past their deadline: never run; the taker releases them too
   Nanoseconds retry_at = kNever;  ///< when an unripe batch (max_delay) ripens
   bool more = false;              ///< units are left for another lane that is idle
+  bool crowded = false;           ///< more than half of the slots, or of the arena, is in use
 };
 
 /// Counts at one moment.
@@ -118,6 +119,7 @@ class Ring {
   void collect(TakenBatch& batch, std::uint32_t leader);
   bool ripe(const TakenBatch& batch, std::uint32_t leader, Nanoseconds now, Nanoseconds& at) const;
   std::uint32_t idle_lane() const;
+  bool is_crowded() const;
   bool is_idle() const;
   Unit unit_at(std::uint32_t slot) const;
 

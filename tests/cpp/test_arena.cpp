@@ -41,8 +41,9 @@ void takes_all_there_is_and_refuses_more() {
   Fixture f(4 * kUnit, 8);
   CHECK(!f.arena.allocate(0, 4 * kUnit + 1));
   CHECK(f.arena.allocate(0, 4 * kUnit));
-  CHECK(!f.arena.allocate(1, 1));
+  CHECK(!f.arena.allocate(1, 1) && f.arena.span() == 4 * kUnit);
   f.arena.free(0);
+  CHECK(f.arena.span() == 0);
   CHECK(f.arena.allocate(1, 4 * kUnit) && f.offset(1) == 0);
 }
 
@@ -53,8 +54,9 @@ void wraps_when_the_end_is_too_short() {
   f.arena.free(0);
   CHECK(!f.arena.allocate(2, 4 * kUnit));  // would end where the oldest block begins
   CHECK(f.arena.allocate(2, 3 * kUnit) && f.offset(2) == 0);
-  CHECK(!f.arena.allocate(3, kUnit));
+  CHECK(!f.arena.allocate(3, kUnit) && f.arena.span() == 9 * kUnit);
   f.arena.free(1);
+  CHECK(f.arena.span() == 3 * kUnit);
   CHECK(f.arena.allocate(3, 7 * kUnit) && f.offset(3) == 3 * kUnit);
 }
 

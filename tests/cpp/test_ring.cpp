@@ -248,6 +248,22 @@ void shares_all_lanes_out() {
   CHECK(!ring.take(batch, 0));
 }
 
+void says_when_more_than_half_is_in_use() {
+  Ring ring({.capacity = 4, .arena_bytes = 256, .max_batch_size = 1});
+  TakenBatch batch;
+  const auto is_crowded = [&](std::uint64_t bytes) {
+    CHECK(ring.publish(claim(ring, 1, bytes), {}, true) && ring.take(batch, 0));
+    ring.finish(batch.lane, true);
+    return batch.crowded;
+  };
+  const auto release = [&] { ring.release(batch.units); };
+  CHECK(!is_crowded(128));
+  release();
+  CHECK(is_crowded(192));
+  release();
+  CHECK(!is_crowded(1) && !is_crowded(1) && is_crowded(1));
+}
+
 // --- Ends before a batch
 
 void hands_expired_units_out_once() {
@@ -358,6 +374,7 @@ int main() {
   hands_each_lane_one_batch();
   takes_a_lane_of_the_least_loaded_group();
   shares_all_lanes_out();
+  says_when_more_than_half_is_in_use();
   hands_expired_units_out_once();
   expires_units_while_every_lane_is_busy();
   withdraws_what_no_lane_has();
