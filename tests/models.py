@@ -77,6 +77,18 @@ def cast_model(source: int, target: int) -> bytes:
 
 
 @functools.cache
+def twice_model(element_type: int) -> bytes:
+    """Doubles numbers in float32, whatever their type is."""
+    nodes = [
+        helper.make_node("Cast", ["x"], ["single"], to=FLOAT),
+        helper.make_node("Add", ["single", "single"], ["double"]),
+        helper.make_node("Cast", ["double"], ["y"], to=element_type),
+    ]
+    x, y = (tensor(name, ["n", 3], element_type) for name in "xy")
+    return build(nodes, [x], [y])
+
+
+@functools.cache
 def varying_model() -> bytes:
     """Doubles rows of any length."""
     node = helper.make_node("Add", ["x", "x"], ["y"])

@@ -5,9 +5,22 @@ from __future__ import annotations
 import functools
 
 import pytest
+from onnx import TensorProto
 
 from trtinfer import _core, tensorrt_library
 from trtinfer.errors import BackendError
+
+#: ONNX's element types that engines take and give.
+TYPES = (
+    TensorProto.FLOAT,
+    TensorProto.FLOAT16,
+    TensorProto.BFLOAT16,
+    TensorProto.INT8,
+    TensorProto.UINT8,
+    TensorProto.INT32,
+    TensorProto.INT64,
+    TensorProto.BOOL,
+)
 
 #: A GPU that the release can be told to build for.
 CAPABILITY = "8.9"

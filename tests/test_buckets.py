@@ -35,6 +35,15 @@ def test_choice_that_makes_no_sense_is_refused(buckets: list[int]) -> None:
         bucket_sizes(64, buckets)
 
 
+def test_no_bucket_is_smaller_than_the_smallest_batch() -> None:
+    assert bucket_sizes(20, smallest=4) == (4, 8, 16, 20)
+    assert bucket_sizes(6, smallest=3) == (3, 4, 6)
+    assert bucket_sizes(3, smallest=3) == (3,)
+    assert bucket_sizes(20, [4, 20], smallest=4) == (4, 20)
+    with pytest.raises(ValueError, match="whole numbers from 4 to"):
+        bucket_sizes(20, [1, 20], smallest=4)
+
+
 @pytest.mark.parametrize("largest", [0, -1, 1.5, True])
 def test_largest_batch_is_a_whole_number(largest: int) -> None:
     with pytest.raises(ValueError, match=f"max_batch_size is {largest}"):

@@ -62,6 +62,28 @@ def test_only_files_are_read(external: Path) -> None:
     assert ModelSource(external).external_files == []
 
 
+@pytest.mark.parametrize(
+    ("start", "flavor"),
+    [
+        (b"vtrt", "TensorRT for RTX"),
+        (b"ptrt", "TensorRT"),
+        (b"ftrt", "TensorRT"),
+        (b"\x08trt", None),
+    ],
+)
+def test_plans_are_known_by_their_first_bytes(
+    tmp_path: Path, start: bytes, flavor: str | None
+) -> None:
+    (tmp_path / "model").write_bytes(start + bytes(100))
+    assert ModelSource(start + bytes(100)).plan_flavor == flavor
+    assert ModelSource(tmp_path / "model").plan_flavor == flavor
+
+
+def test_models_are_no_plans(external: Path) -> None:
+    assert ModelSource(external).plan_flavor is None
+    assert ModelSource(matmul_model()).plan_flavor is None
+
+
 def test_name_is_the_files(external: Path) -> None:
     assert ModelSource(external).name == "model"
     assert ModelSource(b"bytes").name == "model"

@@ -14,6 +14,7 @@ from models import (
     FLOAT,
     INT64,
     build,
+    identity_model,
     matmul_model,
     several_model,
     tensor,
@@ -30,6 +31,7 @@ from trtinfer.cli import main
 from trtinfer.errors import BackendError, ModelError
 from trtinfer.model_description import describe
 from trtinfer.model_source import ModelSource
+from trtinfer.onnxruntime_backend import library_path
 from trtinfer.plan_cache import PlanCache
 from trtinfer.plans import Plan, PlanBuilder, build_plans, write_plans
 
@@ -147,6 +149,31 @@ def test_model_without_batch_axis_has_one_plan() -> None:
 
 
 @pytest.mark.usefixtures("library")
+def test_dynamic_plan_is_one_for_all_buckets(cache: PlanCache) -> None:
+    plans = builder(matmul_model(), cache, ROWS, options(dynamic_batch=True))
+    seen: list[Plan] = []
+    (data,) = build_plans(plans, (1, 4, 8), seen.append).values()
+    assert is_plan(data)
+    assert [(plan.smallest, plan.bucket) for plan in seen] == [(1, 8)]
+    assert data != builder(matmul_model(), cache).plan(8).data
+    assert plans.plan(8).data == data
+    assert len(cache.entries()) == 2
+
+
+@pytest.mark.usefixtures("library")
+def test_model_with_one_batch_size_has_no_dynamic_plan() -> None:
+    wanted = options(dynamic_batch=True)
+    for model, axis, bucket in (
+        (matmul_model(4), BatchAxis(batched=True, fixed=4), 4),
+        (whole_model(), BatchAxis(batched=False), 1),
+    ):
+        plans = builder(model, None, axis, wanted)
+        assert not plans.is_dynamic
+        assert plans.key(bucket) == builder(model, None, axis).key(bucket)
+        assert plans.plan(bucket).smallest == bucket
+
+
+@pytest.mark.usefixtures("library")
 def test_what_tensorrt_refuses_is_named(cache: PlanCache) -> None:
     node = helper.make_node("Unknown", ["x"], ["y"], domain="nobody", name="odd one")
     graph = helper.make_graph([node], "g", [tensor("x", ["n", 2])], [tensor("y", ["n", 2])])
@@ -215,15 +242,6 @@ def test_options_that_make_no_sense_are_refused(wrong) -> None:
         BuildOptions(**wrong)
 
 
-@pytest.mark.usefixtures("library")
-@pytest.mark.parametrize("keeps", [True, False])
-def test_the_converted_model_has_the_inputs_of_the_plans(keeps: bool) -> None:
-    made = builder(matmul_model(), None, ROWS, options("fp16", keep_io_types=keeps))
-    assert made.changes_io_types is not keeps
-    (read,) = onnx.load_model_from_string(made.converted()).graph.input
-    assert read.type.tensor_type.elem_type == (FLOAT if keeps else onnx.TensorProto.FLOAT16)
-
-
 # --- Keys -------------------------------------------------------------------------------------
 
 
@@ -233,6 +251,7 @@ def test_everything_that_a_plan_depends_on_is_in_its_key() -> None:
     variants = [
         builder(matmul_model()).key(1),
         builder(matmul_model()).key(2),
+        builder(matmul_model(), None, ROWS, options(dynamic_batch=True)).key(2),
         builder(matmul_model() + b"\0").key(1),
         builder(matmul_model(), None, BatchAxis(batched=False)).key(1),
         *(
@@ -337,12 +356,26 @@ def test_recipe_decides_what_varies() -> None:
     assert describe(ModelSource(matmul_model())).dimensions_of((256,)) == {}
 
 
-def test_values_that_are_no_tensors_are_refused() -> None:
-    node = helper.make_node("Identity", ["x"], ["y"])
-    text = onnx.TensorProto.STRING
-    model = build([node], [tensor("x", ["n"], text)], [tensor("y", ["n"], text)])
-    with pytest.raises(ModelError, match="tensors of numbers only, not x: object"):
-        describe(ModelSource(model))
+@pytest.mark.parametrize(
+    ("element_type", "name"),
+    [
+        (onnx.TensorProto.STRING, "object"),
+        (onnx.TensorProto.DOUBLE, "float64"),
+        (onnx.TensorProto.INT16, "int16"),
+    ],
+)
+def test_values_that_engines_do_not_have_are_refused(element_type: int, name: str) -> None:
+    with pytest.raises(ModelError, match=rf"no inputs or outputs like x: {name}\["):
+        describe(ModelSource(identity_model(element_type)))
+
+
+@pytest.mark.usefixtures("library")
+def test_cpu_takes_over_with_the_types_of_the_plans() -> None:
+    half = builder(matmul_model(), None, ROWS, options("fp16", keep_io_types=False))
+    assert builder(matmul_model()).model_for_cpu() == matmul_model()
+    assert builder(matmul_model(), None, ROWS, options("fp16")).model_for_cpu() == matmul_model()
+    native = _core.OnnxRuntimeModel(library_path(), half.model_for_cpu(), 1, 1, {})
+    assert [x.element_type for x in native.inputs] == [onnx.TensorProto.FLOAT16]
 
 
 # --- Command line -----------------------------------------------------------------------------
@@ -389,6 +422,15 @@ def test_command_writes_plan_files(folder: Path) -> None:
 def test_plan_says_whether_tf32_is_allowed(folder: Path, arguments: list[str], said: bytes) -> None:
     assert run("--buckets", "1", "--output", "plans", *arguments) == 0
     assert said in (folder / "plans" / "model-fp32-b1.plan").read_bytes()
+
+
+@pytest.mark.usefixtures("library")
+def test_command_builds_a_dynamic_plan(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--dynamic-batch", "--max-batch-size", "16", "--output", "out") == 0
+    assert capsys.readouterr().out.startswith("batch 1 to 16: ")
+    (file,) = (folder / "out").iterdir()
+    assert file.name == "model-fp32-dynamic-b16.plan"
+    assert is_plan(file.read_bytes())
 
 
 @pytest.mark.usefixtures("library")

@@ -206,6 +206,16 @@ def test_next_library_is_tried_after_a_refusal(compile_library, tmp_path, monkey
     assert "libtensorrt_rtx.so.1" in str(raised.value)
 
 
+def test_library_of_another_flavor_is_passed_over(tmp_path, monkeypatch):
+    touch(tmp_path, "libnvinfer.so.10", "libtensorrt_rtx.so.1")
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
+    with pytest.raises(BackendError) as raised:
+        tensorrt_library.find(flavor="TensorRT for RTX")
+    message = str(raised.value)
+    assert "libnvinfer.so.10 (LD_LIBRARY_PATH): it is TensorRT, but TensorRT for RTX" in message
+    assert "libtensorrt_rtx.so.1 (LD_LIBRARY_PATH): cannot load" in message
+
+
 def test_info_says_why_a_library_is_refused(compile_library, tmp_path, monkeypatch):
     library = compile_library(VERSION.format(8601), "libnvinfer.so.8")
     monkeypatch.setenv(tensorrt_library.VARIABLE, str(tmp_path))

@@ -48,6 +48,7 @@ EngineMethods engine(Pick slot) {
           .tensor_dtype = slot(20, 16, 16),
           .tensor_location = slot(21, 17, 17),
           .tensor_mode = slot(23, 19, 19),
+          .tensor_format = slot(26, 22, 22),
           .profile_shape = slot(29, 25, 25),
           .io_count = slot(30, 26, 26),
           .io_name = slot(31, 27, 27),

@@ -36,6 +36,8 @@ enum class DataType : std::int32_t {
 
 enum class IoMode : std::int32_t { kNone = 0, kInput = 1, kOutput = 2 };
 enum class Location : std::int32_t { kDevice = 0, kHost = 1 };
+/// Every other one is a vectorized or channels-last layout.
+enum class Format : std::int32_t { kLinear = 0 };
 enum class ProfileSelector : std::int32_t { kMin = 0, kOpt = 1, kMax = 2 };
 enum class MemoryPool : std::int32_t { kWorkspace = 0 };
 enum class Severity : std::int32_t {
@@ -120,6 +122,7 @@ struct EngineMethods {
   Method<DataType(const char*)> tensor_dtype;
   Method<Location(const char*)> tensor_location;
   Method<IoMode(const char*)> tensor_mode;
+  Method<Format(const char*)> tensor_format;
   Method<Dims(const char*, std::int32_t, ProfileSelector)> profile_shape;
   Method<std::int32_t()> io_count;
   Method<const char*(std::int32_t)> io_name;

@@ -78,6 +78,8 @@ void Builder::check_parsed(bool parsed, std::uint64_t mark) const {
     // The log repeats each of them, and has what led to them: a file that is not there, say.
     for (const std::string& logged : library_.logger().errors_since(mark)) {
       const bool repeated =
+          logged.find("While parsing node number") != std::string::npos ||
+          logged.find(" node ---") != std::string::npos ||
           std::any_of(errors.begin(), errors.end(), [&](const ParserError& error) {
             return logged.find(error.description) != std::string::npos;
           });

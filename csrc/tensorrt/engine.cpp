@@ -110,6 +110,10 @@ void Engine::read_tensors() {
     if (mode != IoMode::kInput && mode != IoMode::kOutput) {
       throw Error(std::string("the engine's tensor ") + name + " is neither input nor output");
     }
+    if (call.tensor_format(engine_.get(), name) != Format::kLinear) {
+      throw Error(std::string("the engine's tensor ") + name +
+                  " is vectorized or has its channels last; build the plan with linear formats");
+    }
     tensors_.push_back(
         {name, mode == IoMode::kInput, call.tensor_location(engine_.get(), name) == Location::kHost,
          call.tensor_dtype(engine_.get(), name), to_shape(call.tensor_shape(engine_.get(), name))});

@@ -156,8 +156,8 @@ void check_engine(const Abi& abi, void* engine) {
   const EngineMethods& call = abi.engine;
   check_object(kWhat, engine, call.get_self, call.layer_count, call.create_context,
                call.device_memory_size, call.get_name, call.profile_count, call.tensor_shape,
-               call.tensor_dtype, call.tensor_location, call.tensor_mode, call.profile_shape,
-               call.io_count, call.io_name, call.create_configured_context,
+               call.tensor_dtype, call.tensor_location, call.tensor_mode, call.tensor_format,
+               call.profile_shape, call.io_count, call.io_name, call.create_configured_context,
                call.create_runtime_config);
   if (call.get_self(engine) != engine) refuse(kWhat, "it does not hand itself back");
 }

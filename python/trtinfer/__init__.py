@@ -17,7 +17,7 @@ from trtinfer.errors import (
 from trtinfer.preprocess import Recipe
 from trtinfer.ring import Slot
 from trtinfer.session import Session
-from trtinfer.tensorrt_backend import TensorRtOptions
+from trtinfer.tensorrt_options import TensorRtOptions
 from trtinfer.types import TensorInfo
 
 __all__ = [

@@ -21,6 +21,8 @@ class BuildOptions:
             DequantizeLinear nodes).
         dimensions: The sizes of what varies in the inputs beside the batch: for an input's name and
             an axis of its whole shape, the smallest, the most frequent and the largest.
+        dynamic_batch: One plan for every batch size from 1 to the largest, tuned for the largest,
+            instead of one for each bucket: the weights are held once, but batches take longer.
         keep_io_types: Inputs and outputs keep the model's types whatever the precision is; else
             they take part in it, with releases that take precision from the model only.
         tf32: Factors of products of fp32 numbers may be rounded to 11 bits, which is faster. Where
@@ -35,6 +37,7 @@ class BuildOptions:
 
     precision: str = "fp32"
     dimensions: Dimensions = field(default_factory=dict)
+    dynamic_batch: bool = False
     keep_io_types: bool = True
     tf32: bool = False
     workspace_bytes: int = 0

@@ -46,7 +46,7 @@ from trtinfer.plans import Plan, PlanBuilder, build_plans, write_plans
 from trtinfer.preprocess import Recipe
 from trtinfer.server import arguments as serve_arguments
 from trtinfer.session import Session
-from trtinfer.tensorrt_backend import TensorRtOptions
+from trtinfer.tensorrt_options import TensorRtOptions
 from trtinfer.verify import TOLERANCES, Report, compare, random_requests
 
 Run: TypeAlias = Callable[[argparse.Namespace], int]
@@ -106,6 +106,9 @@ def build(parser: argparse.ArgumentParser) -> Run:
     add_model(parser)
     parser.add_argument("--max-batch-size", type=int, metavar="N", help="(default: 64)")
     parser.add_argument("--buckets", metavar="1,8,64", help="batch sizes (default: 1, 2, 4, ...)")
+    parser.add_argument(
+        "--dynamic-batch", action="store_true", help="one plan for all batch sizes: less memory"
+    )
     parser.add_argument("--recipe", metavar="NAME", help="gives the image size if it varies")
     parser.add_argument("--workspace", type=int, default=0, metavar="BYTES", help="scratch memory")
     parser.add_argument("--optimization-level", type=int, default=-1, metavar="N", help="0 to 5")
@@ -236,12 +239,15 @@ def _build(options: argparse.Namespace) -> int:
 
     def show(plan: Plan) -> None:
         what = f"built in {plan.seconds:.1f} s" if plan.built else "already there"
-        print(f"batch {plan.bucket}: {len(plan.data) / 1e6:.1f} MB, {what}", flush=True)
+        several = plan.smallest < plan.bucket
+        batch = f"{plan.smallest} to {plan.bucket}" if several else plan.bucket
+        print(f"batch {batch}: {len(plan.data) / 1e6:.1f} MB, {what}", flush=True)
 
     for gpu, builder in builders.items():
         plans = build_plans(builder, buckets, show)
         if options.output:
-            write_plans(plans, Path(options.output), f"{source.name}-{options.precision}")
+            name = f"{source.name}-{options.precision}{'-dynamic' * builder.is_dynamic}"
+            write_plans(plans, Path(options.output), name)
         place = options.output or (cache and cache.folder) or "no cache"
         print(f"{builder.library_name}, GPU {gpu}, {options.precision}: {place}")
     return OK
@@ -271,6 +277,7 @@ def _build_options(options: argparse.Namespace, description: ModelDescription) -
     return BuildOptions(
         options.precision,
         _dimensions(options, description),
+        dynamic_batch=options.dynamic_batch,
         tf32=options.tf32,
         workspace_bytes=options.workspace,
         optimization_level=options.optimization_level,

@@ -27,10 +27,12 @@ class Stats(TypedDict):
     accepted. ``queue`` is arrival to launch, ``compute`` the batch's run, ``total`` arrival to
     completion. ``batch_sizes`` counts batches by their number of samples; ``batch_compute`` gives
     the run times of batches up to each size (powers of two). ``gpu_batches`` counts those that each
-    GPU has answered.
+    GPU has answered. ``backend`` runs the batches now, and ``fallback`` would if it failed; None:
+    it has failed already, or nothing would.
     """
 
     backend: str
+    fallback: str | None
     accepted: int
     completed: int
     failed: int

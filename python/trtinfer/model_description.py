@@ -16,7 +16,11 @@ from trtinfer.errors import ModelError
 from trtinfer.model_source import ModelSource
 from trtinfer.onnxruntime_backend import available_cores, library_path
 from trtinfer.plan_cache import PlanCache
-from trtinfer.types import DTYPES, TensorInfo
+from trtinfer.types import TensorInfo
+
+#: Element types that engines take and give, numbered as in ONNX; its parser turns float64 silently
+#: into float32.
+_TYPES = frozenset({1, 2, 3, 6, 7, 9, 10, 16, 17})
 
 
 @dataclass(frozen=True)
@@ -77,11 +81,13 @@ def describe(
 
 
 def _found_out(source: ModelSource, batched: bool | None) -> ModelDescription:
-    model = source.data if source.path is None else str(source.path)
-    native = _core.OnnxRuntimeModel(library_path(), model, available_cores(), 1, {})
+    native = _core.OnnxRuntimeModel(library_path(), source.given, available_cores(), 1, {})
     for value in (*native.inputs, *native.outputs):
-        if not value.is_tensor or value.element_type not in DTYPES:
-            raise ModelError(f"TensorRT takes tensors of numbers only, not {TensorInfo.of(value)}")
+        if not value.is_tensor or value.element_type not in _TYPES:
+            raise ModelError(
+                f"TensorRT has no inputs or outputs like {TensorInfo.of(value)}; use "
+                'backend="onnxruntime", or change its type in the model'
+            )
     inputs = tuple((value.name, tuple(value.shape)) for value in native.inputs)
     return ModelDescription(find_batch_axis(native, batched), inputs)
 

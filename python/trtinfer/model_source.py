@@ -1,7 +1,8 @@
-"""An ONNX model as the user gave it, and a number that changes with every byte of it."""
+"""A model as the user gave it, and a number that changes with every byte of it."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -14,6 +15,8 @@ from trtinfer.errors import ModelError
 # length of the value is a varint, which a path needs two bytes of at most.
 _LOCATION = re.compile(rb"\x0a\x08location\x12([\x01-\x7f]|[\x80-\xff][\x01-\x1f])", re.DOTALL)
 _CHUNK = 1 << 22
+# What serialized engines begin with, and ONNX files cannot.
+_PLAN_FLAVORS = {b"ptrt": "TensorRT", b"ftrt": "TensorRT", b"vtrt": "TensorRT for RTX"}
 
 
 class ModelSource:
@@ -27,7 +30,7 @@ class ModelSource:
         """Takes a model.
 
         Args:
-            model: The path or the bytes of an ONNX file.
+            model: The path or the bytes of an ONNX file, or of a TensorRT plan.
 
         Raises:
             ModelError: There is no such file, or there are no bytes.
@@ -44,9 +47,23 @@ class ModelSource:
                 f"no model file at {str(model)!r}: give the path or the bytes of an ONNX file"
             )
 
+    @property
+    def given(self) -> str | bytes:
+        """The path or the bytes, as ONNX Runtime takes them."""
+        return self.data if self.path is None else str(self.path)
+
+    @functools.cached_property
+    def plan_flavor(self) -> str | None:
+        """`"TensorRT"` or `"TensorRT for RTX"`, whose plan this is; None: it is an ONNX model."""
+        if self.path is None:
+            return _PLAN_FLAVORS.get(self.data[:4])
+        with contextlib.suppress(OSError), open(self.path, "rb") as file:  # reading it will tell
+            return _PLAN_FLAVORS.get(file.read(4))
+        return None
+
     @functools.cached_property
     def data(self) -> bytes:
-        """The contents of the ONNX file.
+        """The contents of the file.
 
         Raises:
             ModelError: It cannot be read.
@@ -83,7 +100,7 @@ class ModelSource:
     @functools.cached_property
     def external_files(self) -> list[Path]:
         """The files of weights that the model names and that are there, sorted."""
-        if self.path is None:
+        if self.path is None or self.plan_flavor:
             return []
         names = {self._value_at(match) for match in _LOCATION.finditer(self.data)}
         files = (self.path.parent / os.fsdecode(name) for name in names if b"\0" not in name)

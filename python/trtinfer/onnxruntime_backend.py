@@ -13,7 +13,6 @@ import functools
 import glob
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from trtinfer import _core, backend
@@ -27,6 +26,7 @@ from trtinfer.batching import (
     try_one,
 )
 from trtinfer.errors import ModelError
+from trtinfer.model_source import ModelSource
 from trtinfer.preprocess import Recipe
 from trtinfer.types import DTYPES, PACKED_TYPES, TensorInfo, fits
 
@@ -60,7 +60,7 @@ def available_cores() -> int:
 
 
 def open_model(
-    model: str | os.PathLike[str] | bytes,
+    source: ModelSource,
     sizes: RingSizes,
     recipe: Recipe | None = None,
     *,
@@ -70,7 +70,7 @@ def open_model(
     """Open a model on the CPU.
 
     Args:
-        model: A path, or the bytes of an ONNX file.
+        source: The model.
         sizes: Of the ring.
         recipe: Turns images into the model's only input; None: requests bring tensors.
         batched: Whether the first axis of every input and output is a batch axis; None finds out.
@@ -79,12 +79,9 @@ def open_model(
     Raises:
         ModelError: The model cannot be read or does not fit the recipe.
     """
-    source = model if isinstance(model, bytes) else os.fspath(model)
-    if isinstance(source, str) and not Path(source).is_file():
-        raise ModelError(f"no model file at {source!r}: give the path or the bytes of an ONNX file")
     threads = intra_op_threads or available_cores()
-    native = load(source, threads)
-    if run := _object_run(native, source, threads):
+    native = load(source.given, threads)
+    if run := _object_run(native, source.given, threads):
         if recipe is not None:
             raise ModelError("a recipe needs a model with one float image input")
         return _open_objects(native, run, sizes)
@@ -92,7 +89,7 @@ def open_model(
     trial = try_one(native, axis)
     if intra_op_threads is None and trial is not None and trial.seconds < _SMALL_MODEL_SECONDS:
         threads = 1
-        native = load(source, threads)
+        native = load(source.given, threads)
     return _open_tensors(native, sizes, recipe, axis, trial, threads)
 
 
@@ -102,8 +99,6 @@ def load(source: str | bytes, threads: int) -> _core.OnnxRuntimeModel:
     Raises:
         ModelError: It cannot be read.
     """
-    if isinstance(source, bytes) and not source:
-        raise ModelError("an empty model: 0 bytes received, the bytes of an ONNX file expected")
     return _core.OnnxRuntimeModel(library_path(), source, threads, 1, {})
 
 

@@ -1,7 +1,7 @@
 """From an ONNX model to plans of TensorRT, one for each bucket, out of the cache where they are.
 
 A plan with a fixed batch size runs up to 1.9 times as fast as one for a range of them, so every
-bucket gets its own.
+bucket gets its own, unless `BuildOptions.dynamic_batch` wants one for all of them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,16 +36,18 @@ _WEAK_PRECISIONS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """A plan of one bucket.
+    """A plan of one bucket, or of all up to it.
 
     Attributes:
-        bucket: The batch size that it runs.
+        bucket: The batch size that it runs, or the largest.
+        smallest: The smallest batch that it runs.
         data: For `_core.TensorRtEngine`.
         seconds: How long it took to build or to read.
         built: False when it was in the cache.
     """
 
     bucket: int
+    smallest: int
     data: bytes = field(repr=False)
     seconds: float
     built: bool
@@ -87,11 +89,16 @@ class PlanBuilder:
             library, self._options.compute_capabilities, self._options.device
         )
 
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether one plan is for all batches: where this is wanted, and the model has several."""
+        return self._options.dynamic_batch and self._axis.batched and not self._axis.fixed
+
     def plan(self, bucket: int) -> Plan:
         """Reads or builds the plan of a bucket.
 
         Args:
-            bucket: Its batch size; for a model without batch axis 1.
+            bucket: Its batch size; for a model without batch axis 1. Of a dynamic plan the largest.
 
         Raises:
             ModelError: TensorRT does not take the model, sizes of dimensions are missing, or the
@@ -108,7 +115,7 @@ class PlanBuilder:
             return self._build(bucket)
 
         data = self._cache.get_or_build(self.key(bucket), build) if self._cache else build()
-        return Plan(bucket, data, time.perf_counter() - started, built)
+        return Plan(bucket, self._smallest(bucket), data, time.perf_counter() - started, built)
 
     def key(self, bucket: int) -> Key:
         """What the plan of a bucket depends on."""
@@ -122,6 +129,7 @@ class PlanBuilder:
             "kind": "plan",
             **self._common_key,
             "bucket": bucket,
+            "smallest": self._smallest(bucket),
             "batched": self._axis.batched,
             "dimensions": dimensions,
             "keep_io_types": options.keep_io_types,
@@ -130,13 +138,20 @@ class PlanBuilder:
             "optimization_level": options.optimization_level,
         }
 
-    def runtime_cache_key(self) -> Key:
-        """Where TensorRT-RTX's compiled kernels of all buckets are kept; they depend on the driver.
+    def model_for_cpu(self) -> str | bytes:
+        """What ONNX Runtime runs with the types of inputs and outputs that the plans have."""
+        if self._options.keep_io_types or not self._converts:
+            return self._source.given
+        return self._converted()
 
-        To be written with `PlanCache.put` again whenever kernels were added.
-        """
-        driver = _core.probe_cuda().driver_version
-        return {"kind": "runtime cache", **self._common_key, "driver": driver}
+    def _converted(self) -> bytes:
+        source, options = self._source, self._options
+        model = source.path or source.data
+        return convert(model, options.precision, options.keep_io_types, options.tf32)
+
+    def runtime_cache_key(self) -> Key:
+        """Where the kernels of all buckets are kept: see `trtinfer.plans.runtime_cache_key`."""
+        return runtime_cache_key(self._common_key, self._library, self.target)
 
     @functools.cached_property
     def _common_key(self) -> dict[str, Any]:
@@ -154,21 +169,9 @@ class PlanBuilder:
         return self._options.device
 
     @property
-    def changes_io_types(self) -> bool:
-        """Whether plans may have inputs and outputs of other types than the model."""
-        return self._converts and not self._options.keep_io_types
-
-    def converted(self) -> bytes:
-        """The model with what the options ask of its precision put into it."""
-        source, options = self._source, self._options
-        model = source.data if source.path is None else source.path
-        return convert(model, options.precision, options.keep_io_types, options.tf32)
-
-    @property
     def library_name(self) -> str:
         """As in keys: flavor and version."""
-        flavor = "TensorRT for RTX" if self._library.is_rtx else "TensorRT"
-        return f"{flavor} {self._library.version}"
+        return _library_name(self._library)
 
     @property
     def _converts(self) -> bool:
@@ -176,6 +179,9 @@ class PlanBuilder:
         if self._options.precision == "fp32":
             return self.target.always_tf32 and not self._options.tf32
         return self._library.only_strongly_typed
+
+    def _smallest(self, bucket: int) -> int:
+        return 1 if self.is_dynamic else bucket
 
     def _check_bucket(self, bucket: int) -> None:
         if not self._axis.batched and bucket != 1:
@@ -217,7 +223,7 @@ class PlanBuilder:
             _WEAK_PRECISIONS[precision] if weak else _core.TensorRtPrecision.AS_MODEL,
         )
         if self._converts:
-            builder.parse(self.converted())
+            builder.parse(self._converted())
         else:
             builder.parse(source.data, "" if source.path is None else str(source.path))
         return builder
@@ -244,7 +250,7 @@ class PlanBuilder:
         if size >= 0:
             return (size,) * 3
         if axis == 0 and self._axis.batched:
-            return (bucket,) * 3
+            return self._smallest(bucket), bucket, bucket
         try:
             return self._options.dimensions[tensor.name][axis]
         except KeyError:
@@ -273,7 +279,7 @@ class PlanBuilder:
 
 
 def build_plans(
-    builder: PlanBuilder, buckets: Iterable[int], on_plan: Callable[[Plan], None] | None = None
+    builder: PlanBuilder, buckets: Collection[int], on_plan: Callable[[Plan], None] | None = None
 ) -> dict[int, bytes]:
     """Reads or builds the plans of buckets.
 
@@ -283,14 +289,14 @@ def build_plans(
         on_plan: Is told of each one as it is ready.
 
     Returns:
-        For each bucket, ascending, its plan.
+        For each bucket, ascending, its plan; for the largest only when that is for all of them.
 
     Raises:
         ModelError: As `PlanBuilder.plan`.
         BackendError: As `PlanBuilder.plan`.
     """
     plans = {}
-    for bucket in sorted(set(buckets)):
+    for bucket in [max(buckets)] if builder.is_dynamic else sorted(set(buckets)):
         plan = builder.plan(bucket)
         plans[bucket] = plan.data
         if on_plan is not None:
@@ -317,6 +323,24 @@ def write_plans(plans: Mapping[int, bytes], folder: Path, name: str) -> list[Pat
             raise ModelError(f"cannot write {path}: {error.strerror}") from error
         files.append(path)
     return files
+
+
+def runtime_cache_key(model: Key, library: _core.TensorRtLibrary, target: BuildTarget) -> Key:
+    """Where kernels that TensorRT for RTX compiled for a model are kept; the driver decides, too.
+
+    To be written with `PlanCache.put` again whenever kernels were added.
+    """
+    return {
+        "kind": "runtime cache",
+        **model,
+        "library": _library_name(library),
+        "gpu": target.gpu,
+        "driver": _core.probe_cuda().driver_version,
+    }
+
+
+def _library_name(library: _core.TensorRtLibrary) -> str:
+    return f"TensorRT {'for RTX ' * library.is_rtx}{library.version}"
 
 
 def _shape_text(tensor: _core.TensorRtTensor) -> str:

@@ -19,12 +19,13 @@ from typing import TypeVar, cast
 from trtinfer import _core, closing, images, onnxruntime_backend, tensorrt_backend
 from trtinfer.backend import RingSizes
 from trtinfer.completion import FutureCompleter, InferenceFuture, LoopCompleter
-from trtinfer.errors import InputError, QueueFullError
+from trtinfer.errors import BackendError, InputError, QueueFullError
 from trtinfer.inputs import InputReader, Shapes
 from trtinfer.metrics import Stats
+from trtinfer.model_source import ModelSource
 from trtinfer.preprocess import Recipe
 from trtinfer.ring import Slot
-from trtinfer.tensorrt_backend import TensorRtOptions
+from trtinfer.tensorrt_options import TensorRtOptions
 from trtinfer.types import Outputs, TensorInfo
 
 Result = TypeVar("Result")
@@ -67,7 +68,9 @@ class Session:
         """Open a model; it is warm when this returns.
 
         Args:
-            model: Path of an ONNX file (external weights beside it are found), or its bytes.
+            model: Path of an ONNX file (external weights beside it are found), or its bytes. Or of
+                a TensorRT plan: it is code, so give only what you trust; it runs on a GPU, has no
+                CPU to fall back on, and runs the batches that it was built for.
             backend: "onnxruntime", "tensorrt", or "auto": TensorRT where its library and a GPU are
                 found, else ONNX Runtime on the CPU.
             device: The GPU's number, or those of several that share the requests, the least loaded
@@ -100,15 +103,14 @@ class Session:
             raise ValueError(f"{max_delay=} and {arena_bytes=} must not be negative")
         self._recipe = Recipe.named(preprocess) if isinstance(preprocess, str) else preprocess
         sizes = RingSizes(max_batch_size, max_delay, capacity, max_inflight, arena_bytes)
-        options = tensorrt or TensorRtOptions()
-        if _chosen_backend(backend, options) == "tensorrt":
-            source = model if isinstance(model, bytes) else os.fspath(model)
+        options, source = tensorrt or TensorRtOptions(), ModelSource(model)
+        if _chosen_backend(backend, source, options) == "tensorrt":
             opened = tensorrt_backend.open_model(
                 source, sizes, self._recipe, options, devices, batched=batched
             )
         else:
             opened = onnxruntime_backend.open_model(
-                model, sizes, self._recipe, batched=batched, intra_op_threads=intra_op_threads
+                source, sizes, self._recipe, batched=batched, intra_op_threads=intra_op_threads
             )
         self.inputs: tuple[TensorInfo, ...] = opened.inputs
         self.outputs: tuple[TensorInfo, ...] = opened.outputs
@@ -287,8 +289,11 @@ class Session:
 
     def stats(self) -> Stats:
         """Return counters and latency quantiles; `trtinfer.metrics.Stats` says what they mean."""
+        backend = self.backend
+        fallback = "onnxruntime" if self._opened.fallback and backend == "tensorrt" else None
         python = {
-            "backend": self.backend,
+            "backend": backend,
+            "fallback": fallback,
             "invalid": self._invalid,
             "gpu_batches": {gpu: executor.batches for gpu, executor in self._opened.gpus.items()},
         }
@@ -441,7 +446,11 @@ def _left(timeout: float | None, started: float) -> float | None:
     return None if timeout is None else timeout - (time.monotonic() - started)
 
 
-def _chosen_backend(backend: str, options: TensorRtOptions) -> str:
+def _chosen_backend(backend: str, source: ModelSource, options: TensorRtOptions) -> str:
+    if source.plan_flavor:
+        if backend == "onnxruntime":
+            raise BackendError("a TensorRT plan does not run on ONNX Runtime: give an ONNX model")
+        return "tensorrt"
     if backend != "auto":
         return backend
     reason = tensorrt_backend.unusable_reason(options.library)

@@ -82,11 +82,14 @@ def candidates(path: str | os.PathLike[str] | None = None) -> list[Candidate]:
     return list(found.values())
 
 
-def find(path: str | os.PathLike[str] | None = None) -> _core.TensorRtLibrary:
+def find(
+    path: str | os.PathLike[str] | None = None, flavor: str | None = None
+) -> _core.TensorRtLibrary:
     """The first library that can be used, loaded.
 
     Args:
         path: As for `candidates`.
+        flavor: Of a `Candidate`; None: either will do.
 
     Raises:
         BackendError: None can; says what was found and why each was refused.
@@ -94,12 +97,14 @@ def find(path: str | os.PathLike[str] | None = None) -> _core.TensorRtLibrary:
     refusals = []
     for candidate in candidates(path):
         try:
+            if flavor not in (None, candidate.flavor):
+                raise BackendError(f"it is {candidate.flavor}, but {flavor} is needed")
             return candidate.load()
         except BackendError as error:
             refusals.append(f"{candidate.library} ({candidate.source}): {error}")
     if refusals:
-        raise BackendError("no usable TensorRT: " + "; ".join(refusals))
-    raise BackendError(f"no TensorRT was found; {_INSTALL}")
+        raise BackendError(f"no usable {flavor or 'TensorRT'}: {'; '.join(refusals)}")
+    raise BackendError(f"no {flavor or 'TensorRT'} was found; {_INSTALL}")
 
 
 def _explicit(path: Path, source: str) -> Candidate:

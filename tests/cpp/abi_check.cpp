@@ -178,6 +178,7 @@ void check_engine(const Abi& abi) {
   CHECK_METHOD(ours.tensor_dtype, VCudaEngine, getTensorDataType);
   CHECK_METHOD(ours.tensor_location, VCudaEngine, getTensorLocation);
   CHECK_METHOD(ours.tensor_mode, VCudaEngine, getTensorIOMode);
+  CHECK_METHOD(ours.tensor_format, VCudaEngine, getTensorFormat);
   CHECK_METHOD(ours.profile_shape, VCudaEngine, getProfileShape);
   CHECK_METHOD(ours.io_count, VCudaEngine, getNbIOTensors);
   CHECK_METHOD(ours.io_name, VCudaEngine, getIOTensorName);
@@ -323,6 +324,7 @@ void check_enums() {
   CHECK_VALUE(IoMode::kOutput, TensorIOMode, kOUTPUT);
   CHECK_VALUE(Location::kDevice, TensorLocation, kDEVICE);
   CHECK_VALUE(Location::kHost, TensorLocation, kHOST);
+  CHECK_VALUE(Format::kLinear, TensorFormat, kLINEAR);
   CHECK_VALUE(ProfileSelector::kMin, OptProfileSelector, kMIN);
   CHECK_VALUE(ProfileSelector::kOpt, OptProfileSelector, kOPT);
   CHECK_VALUE(ProfileSelector::kMax, OptProfileSelector, kMAX);
