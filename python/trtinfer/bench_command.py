@@ -23,7 +23,7 @@ from trtinfer.command_options import (
 from trtinfer.latency_histogram import LatencyHistogram
 from trtinfer.progress import ProgressBar
 from trtinfer.session import Session
-from trtinfer.tensorrt_backend import TensorRtOptions
+from trtinfer.tensorrt_options import TensorRtOptions
 from trtinfer.types import Array
 from trtinfer.verify import random_requests
 
