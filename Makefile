@@ -15,7 +15,7 @@ PY_FILES := $(wildcard python tests bench examples)
 CMAKE := $(BIN)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
   -DTRTINFER_CUDA=OFF -DTRTINFER_BINDINGS=OFF -DTRTINFER_TESTS=ON
 
-.PHONY: demo test test-slow lint format types tidy cpp sanitize wheel sdist bench clean
+.PHONY: demo test test-slow lint format types tidy cpp sanitize wheel sdist bench protocol clean
 
 demo: $(STAMPS)/installed
 	$(BIN)/python examples/demo_photos.py | xargs -d '\n' $(BIN)/trtinfer classify --format table
@@ -67,6 +67,10 @@ sdist: $(STAMPS)/dev
 
 bench: $(STAMPS)/installed
 	$(BIN)/python bench/bench_overhead.py
+
+protocol: $(STAMPS)/installed
+	$(BIN)/python -m grpc_tools.protoc -I python/trtinfer/server/grpc \
+	  --descriptor_set_out=python/trtinfer/server/grpc/inference.binpb inference.proto
 
 clean:
 	rm -rf build dist $(STAMPS)

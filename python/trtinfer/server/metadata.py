@@ -17,11 +17,16 @@ from trtinfer.types import TensorInfo
 NAME = "trtinfer"
 EXTENSIONS = (
     "classification",
+    "model_repository",
     "schedule_policy",
     "model_configuration",
+    "system_shared_memory",
+    "cuda_shared_memory",
     "binary_tensor_data",
     "parameters",
     "statistics",
+    "trace",
+    "logging",
 )
 
 _PLATFORMS = {"tensorrt": "tensorrt_plan", "onnxruntime": "onnxruntime_onnx"}

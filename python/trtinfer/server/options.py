@@ -26,8 +26,8 @@ class ServerOptions:
         drain_timeout: Seconds that requests under way then have.
         token: What clients must send as `Authorization: Bearer`; None: nothing. Health and the
             page at / are open to everybody.
-        certificate: PEM file of the server's certificate chain; with ``key``: TLS for both.
-        key: PEM file of its private key.
+        certificate: PEM file of the server's certificate chain: both protocols use TLS.
+        key: PEM file of its private key; None: it is in the certificate's file.
         allow_repository_control: Let clients load and unload models.
         allow_shared_memory: Let clients name memory of this machine.
     """
@@ -51,3 +51,19 @@ class ServerOptions:
     key: str | None = None
     allow_repository_control: bool = False
     allow_shared_memory: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what no server can be run with.
+
+        Raises:
+            ValueError: An option is out of range, or there is nothing to serve.
+        """
+        if self.http_port is None and self.grpc_port is None:
+            raise ValueError("a server without HTTP and gRPC serves nobody: give a port")
+        for name, value in vars(self).items():
+            if isinstance(value, (int, float)) and value < 0:
+                raise ValueError(f"the server's {name} is {value}: it must not be negative")
+        if self.token == "":
+            raise ValueError("the token is empty: everybody could guess it")
+        if self.key is not None and self.certificate is None:
+            raise ValueError("a key is for TLS, which needs a certificate, too")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from trtinfer.errors import TrtInferError
-from trtinfer.server.errors import NotFoundError, UnavailableError
+from trtinfer.errors import InputError, TrtInferError
+from trtinfer.server.errors import NotAllowedError, NotFoundError, UnavailableError
 from trtinfer.server.model import Model
 
 
@@ -37,8 +37,14 @@ class _Entry:
 class Repository:
     """All models that a server knows. Use it on one event loop."""
 
-    def __init__(self, sources: Iterable[Source]) -> None:
-        """Know where models come from; `load` opens them."""
+    def __init__(self, sources: Iterable[Source], controlled: bool = False) -> None:
+        """Know where models come from; `load` opens them.
+
+        Args:
+            sources: One for each model.
+            controlled: Whether clients may load and unload models.
+        """
+        self._controlled = controlled
         self._entries = {source.name: _Entry(source) for source in sources}
         self._retiring: set[asyncio.Task[None]] = set()
 
@@ -112,11 +118,38 @@ class Repository:
             entry.reason = "unloaded"
             self._replace(entry, {})
 
+    async def load_for_client(self, name: str, parameters: Mapping[str, object]) -> None:
+        """Load a model as a client asks; errors as `load`.
+
+        Raises:
+            NotAllowedError: Clients may not.
+            InputError: The client sent a configuration or files of its own.
+        """
+        self._check_controlled()
+        if parameters:
+            raise InputError("models are loaded as the repository has them, without parameters")
+        await self.load(name)
+
+    async def unload_for_client(self, name: str) -> None:
+        """Unload a model as a client asks; errors as `unload`.
+
+        Raises:
+            NotAllowedError: Clients may not.
+        """
+        self._check_controlled()
+        await self.unload(name)
+
     async def close(self) -> None:
         """Unload everything and wait for it."""
         for name in self._entries:
             await self.unload(name)
         await asyncio.gather(*self._retiring)
+
+    def _check_controlled(self) -> None:
+        if not self._controlled:
+            raise NotAllowedError(
+                "clients may not load and unload models: start with --allow-repository-control"
+            )
 
     def _entry(self, name: str) -> _Entry:
         entry = self._entries.get(name)

@@ -8,11 +8,16 @@ import signal
 import ssl
 from collections.abc import Sequence
 
+from trtinfer.server.grpc.calls import Calls
+from trtinfer.server.grpc.control import ControlCalls as GrpcControlCalls
+from trtinfer.server.grpc.inference import InferenceCalls as GrpcInferenceCalls
+from trtinfer.server.grpc.listener import Listener
 from trtinfer.server.http.application import Application
 from trtinfer.server.http.classify import ClassifyCall
 from trtinfer.server.http.connection import Connection, Connections
+from trtinfer.server.http.control import ControlCalls
 from trtinfer.server.http.inference import InferenceCalls
-from trtinfer.server.http.monitoring import MonitoringCall
+from trtinfer.server.http.monitoring import MonitoringCall, ServerCounters
 from trtinfer.server.http.routes import Routes
 from trtinfer.server.options import ServerOptions
 from trtinfer.server.repository import Repository, Source
@@ -38,11 +43,13 @@ class Server:
         self.grpc_port: int | None = None
         self._options = options
         self._names = [source.name for source in sources]
-        self._repository = Repository(sources)
+        self._repository = Repository(sources, options.allow_repository_control)
         self._memory = SharedMemory(options.allow_shared_memory)
         self._state = ServerState(self._repository, options.max_requests)
         self._connections: Connections | None = None
-        self._listener: asyncio.Server | None = None
+        self._http: asyncio.Server | None = None
+        self._calls = Calls(options.token)
+        self._grpc: Listener | None = None
 
     async def start(self) -> None:
         """Open the models, then listen: whoever can connect finds them warm.
@@ -54,6 +61,8 @@ class Server:
         await asyncio.gather(*(self._repository.load(name) for name in self._names))
         if self._options.http_port is not None:
             await self._listen_http(self._options.http_port)
+        if self._options.grpc_port is not None:
+            await self._listen_grpc(self._options.grpc_port)
 
     async def serve_until_signalled(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain; a second signal ends the wait."""
@@ -73,9 +82,11 @@ class Server:
     async def drain(self) -> None:
         """Turn readiness off, finish what is under way, refuse the rest, close everything."""
         self._state.retire()
+        if self._grpc is not None:
+            await self._grpc.turn_unready()
         await asyncio.sleep(self._options.drain_delay)
-        if self._listener is not None:
-            self._listener.close()
+        if self._http is not None:
+            self._http.close()
         if self._connections is not None:
             self._connections.draining = True
         left = await self._state.finish(self._options.drain_timeout)
@@ -84,24 +95,34 @@ class Server:
         if self._connections is not None:
             await asyncio.sleep(_LAST_REQUESTS)
             self._connections.close()
+        if self._grpc is not None:
+            await self._grpc.stop(_LAST_REQUESTS)
         await self._repository.close()
 
     async def _listen_http(self, port: int) -> None:
         routes = Routes()
         InferenceCalls(self._repository, self._memory, self._state).add_to(routes)
+        ControlCalls(self._repository, self._memory).add_to(routes)
         ClassifyCall(self._repository).add_to(routes)
         application = Application(self._options, routes, self._state)
         connections = Connections(self._options, application, application.refuse)
-        MonitoringCall(self._repository, self._state, application, connections).add_to(routes)
+        counters = ServerCounters(self._state, application, connections, self._calls)
+        MonitoringCall(self._repository, counters).add_to(routes)
         self._connections = connections
-        self._listener = await asyncio.get_running_loop().create_server(
+        self._http = await asyncio.get_running_loop().create_server(
             lambda: Connection(connections),
             self._options.host,
             port,
             ssl=_tls(self._options),
             backlog=1024,
         )
-        self.http_port = self._listener.sockets[0].getsockname()[1]
+        self.http_port = self._http.sockets[0].getsockname()[1]
+
+    async def _listen_grpc(self, port: int) -> None:
+        GrpcInferenceCalls(self._repository, self._memory, self._state).add_to(self._calls)
+        GrpcControlCalls(self._repository, self._memory).add_to(self._calls)
+        self._grpc = Listener(self._options, self._calls)
+        self.grpc_port = await self._grpc.start(port)
 
 
 def _tls(options: ServerOptions) -> ssl.SSLContext | None:

@@ -1,0 +1,104 @@
+"""Every call goes through here: who may ask, what is counted, what went wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+
+from trtinfer.server.errors import status_of
+from trtinfer.server.grpc.messages import PACKAGE, SERVICE, description, message
+
+logger = logging.getLogger("trtinfer")
+
+_Unary = Callable[[Any], Awaitable[Any]]
+_Stream = Callable[[AsyncIterator[Any]], AsyncIterator[Any]]
+
+_OPEN_CALLS = ("ServerLive", "ServerReady")
+
+
+class Calls:
+    """A table of handlers by the names of inference.proto.
+
+    Attributes:
+        responses: How many calls ended, by the name of their status.
+    """
+
+    def __init__(self, token: str | None) -> None:
+        """Start without any.
+
+        Args:
+            token: What callers must send as the metadata "authorization: Bearer"; None: nothing.
+        """
+        self.responses: Counter[str] = Counter()
+        self._token = None if token is None else f"Bearer {token}".encode()
+        (service,) = description().service
+        self._types = {call.name: (call.input_type, call.output_type) for call in service.method}
+        self._handlers: dict[str, grpc.RpcMethodHandler] = {}
+
+    def add(self, name: str, handler: _Unary) -> None:
+        """Add a call with one request and one response."""
+
+        async def answer(request: Any, context: Any) -> Any:
+            try:
+                self._check_token(name, context)
+                response = await handler(request)
+            except Exception as error:
+                return await self._abort(context, error)
+            except asyncio.CancelledError:
+                self.responses["CANCELLED"] += 1
+                raise
+            self.responses["OK"] += 1
+            return response
+
+        self._handlers[name] = grpc.unary_unary_rpc_method_handler(answer, *self._codec(name))
+
+    def add_stream(self, name: str, handler: _Stream) -> None:
+        """Add a call with streams both ways."""
+
+        async def answer(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+            try:
+                self._check_token(name, context)
+                async for response in handler(requests):
+                    yield response
+            except Exception as error:
+                await self._abort(context, error)
+            self.responses["OK"] += 1
+
+        self._handlers[name] = grpc.stream_stream_rpc_method_handler(answer, *self._codec(name))
+
+    def handler(self) -> Any:
+        """Return what a gRPC server takes."""
+        return grpc.method_handlers_generic_handler(SERVICE, self._handlers)
+
+    def _codec(self, name: str) -> tuple[Any, Any]:
+        request, response = (
+            message(kind.removeprefix(f".{PACKAGE}.")) for kind in self._types[name]
+        )
+        return request.FromString, response.SerializeToString
+
+    def _check_token(self, name: str, context: Any) -> None:
+        if self._token is None or name in _OPEN_CALLS:
+            return
+        sent = dict(context.invocation_metadata()).get("authorization", "")
+        if not hmac.compare_digest(str(sent).encode(), self._token):
+            raise _UnauthenticatedError("a bearer token is needed")
+
+    async def _abort(self, context: Any, error: Exception) -> None:
+        if isinstance(error, grpc.aio.AbortError):
+            raise error
+        status = status_of(error)
+        name = "UNAUTHENTICATED" if isinstance(error, _UnauthenticatedError) else status.grpc
+        self.responses[name] += 1
+        if name == "INTERNAL":
+            logger.error("a call failed", exc_info=error)
+        await context.abort(grpc.StatusCode[name], str(error))
+
+
+class _UnauthenticatedError(Exception):
+    """The caller did not send the token."""

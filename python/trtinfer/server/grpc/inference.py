@@ -1,0 +1,114 @@
+"""The Open Inference Protocol's calls over gRPC that ask models, and Triton's extensions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from trtinfer.errors import TrtInferError
+from trtinfer.server import metadata
+from trtinfer.server.grpc.calls import Calls
+from trtinfer.server.grpc.messages import message
+from trtinfer.server.grpc.tensors import read_request, write_answer
+from trtinfer.server.repository import Repository
+from trtinfer.server.shared_memory import SharedMemory
+from trtinfer.server.state import ServerState
+from trtinfer.server.statistics import model_statistics
+
+_MOST_IN_STREAM = 64  # requests of a stream under way; more wait to be read
+
+_StreamResponse = message("ModelStreamInferResponse")
+_ModelMetadata = message("ModelMetadataResponse")
+_ModelConfig = message("ModelConfigResponse")
+_Statistics = message("ModelStatisticsResponse")
+
+
+class InferenceCalls:
+    """Handlers that ask models; `add_to` says which."""
+
+    def __init__(self, repository: Repository, memory: SharedMemory, state: ServerState) -> None:
+        """Answer for the models of a repository."""
+        self._repository = repository
+        self._memory = memory
+        self._state = state
+
+    def add_to(self, calls: Calls) -> None:
+        """Add the calls to a table."""
+        calls.add("ServerLive", self._live)
+        calls.add("ServerReady", self._ready)
+        calls.add("ModelReady", self._model_ready)
+        calls.add("ServerMetadata", self._describe_server)
+        calls.add("ModelMetadata", self._describe_model)
+        calls.add("ModelConfig", self._configuration)
+        calls.add("ModelStatistics", self._statistics)
+        calls.add("ModelInfer", self._infer)
+        calls.add_stream("ModelStreamInfer", self._stream)
+
+    async def _live(self, request: Any) -> Any:
+        return message("ServerLiveResponse")(live=True)
+
+    async def _ready(self, request: Any) -> Any:
+        return message("ServerReadyResponse")(ready=self._state.ready)
+
+    async def _model_ready(self, request: Any) -> Any:
+        try:
+            self._repository.get(request.name, request.version)
+        except TrtInferError:
+            return message("ModelReadyResponse")(ready=False)
+        return message("ModelReadyResponse")(ready=True)
+
+    async def _describe_server(self, request: Any) -> Any:
+        return message("ServerMetadataResponse")(**metadata.server_metadata())
+
+    async def _describe_model(self, request: Any) -> Any:
+        model = self._repository.get(request.name, request.version)
+        versions = self._repository.versions(request.name)
+        return _ModelMetadata(**metadata.model_metadata(model, versions))
+
+    async def _configuration(self, request: Any) -> Any:
+        model = self._repository.get(request.name, request.version)
+        return _ModelConfig(config=metadata.model_config(model))
+
+    async def _statistics(self, request: Any) -> Any:
+        named = request.name and [self._repository.get(request.name, request.version)]
+        models = named or self._repository
+        return _Statistics(model_stats=[model_statistics(model) for model in models])
+
+    async def _infer(self, request: Any) -> Any:
+        self._state.begin()
+        try:
+            model = self._repository.get(request.model_name, request.model_version)
+            asked = read_request(request, self._memory)
+            return write_answer(await model.infer(asked), self._memory)
+        finally:
+            self._state.end()
+
+    async def _stream(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        """Answer in the order of the requests; one that fails does not end the stream."""
+        under_way: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue(_MOST_IN_STREAM)
+
+        async def read() -> None:
+            async for request in requests:
+                await under_way.put(asyncio.create_task(self._infer_in_stream(request)))
+            await under_way.put(None)
+
+        reading = asyncio.create_task(read())
+        try:
+            while (task := await under_way.get()) is not None:
+                yield await task
+        finally:
+            reading.cancel()
+            while not under_way.empty():
+                if (task := under_way.get_nowait()) is not None:
+                    task.cancel()
+
+    async def _infer_in_stream(self, request: Any) -> Any:
+        try:
+            answer = await self._infer(request)
+        except TrtInferError as error:
+            failed = message("ModelInferResponse")(id=request.id)
+            return _StreamResponse(error_message=str(error), infer_response=failed)
+        if request.parameters["triton_enable_empty_final_response"].bool_param:
+            answer.parameters["triton_final_response"].bool_param = True
+        return _StreamResponse(infer_response=answer)
