@@ -15,6 +15,7 @@ from onnx import helper
 import trtinfer
 from trtinfer import BackendError, BuildOptions, ModelError, TensorRtOptions, _core
 from trtinfer.build_options import Dimensions
+from trtinfer.cli import main
 from trtinfer.plan_cache import PlanCache
 
 Range = tuple[list[int], list[int], list[int]]
@@ -206,6 +207,23 @@ def test_dynamic_plan_holds_the_weights_once() -> None:
     one, each = device_bytes(model, dynamic()), device_bytes(model, TensorRtOptions())
     print(f"one dynamic plan: {one >> 20} MiB, a plan for each of 4 buckets: {each >> 20} MiB")
     assert each - one > 2 * weights
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("arguments", [[], ["--dynamic-batch"], ["--precision", "fp16"]])
+def test_command_builds_what_sessions_open(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, arguments: list[str]
+) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(models.matmul_model())
+    assert main(["build", str(path), "--max-batch-size", "4", *arguments]) == 0
+    build = BuildOptions(
+        precision="fp16" if "fp16" in arguments else "fp32",
+        dynamic_batch="--dynamic-batch" in arguments,
+    )
+    caplog.set_level("INFO", "trtinfer")
+    trtinfer.Session(path, max_batch_size=4, tensorrt=TensorRtOptions(build)).close()
+    assert "built the plan" not in caplog.text
 
 
 # --- Rows that vary in shape ------------------------------------------------------------------

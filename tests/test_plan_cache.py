@@ -332,6 +332,26 @@ def test_forked_child_of_a_dead_builder_is_no_obstacle(
     assert time.monotonic() - start < 2
 
 
+def test_readers_never_see_half_an_entry(folder: Path) -> None:
+    versions = [bytes([number]) * (1 << 20) for number in range(2)]
+    plans = PlanCache(folder)
+    plans.put(KEY, versions[0])
+    done = threading.Event()
+
+    def write() -> None:
+        for turn in range(60):
+            plans.put(KEY, versions[turn % 2])
+        done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    seen = []
+    while not done.is_set():
+        seen.append(PlanCache(folder).get(KEY))
+    writer.join()
+    assert set(seen) <= set(versions)
+
+
 def test_lock_file_that_was_left_is_no_obstacle(plans: PlanCache, stored: Path) -> None:
     stored.rename(stored.with_suffix(".lock"))
     assert rebuilt(plans)

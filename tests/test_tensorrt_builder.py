@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -223,7 +224,9 @@ def test_options_are_taken(library):
         optimization_level=5,
         max_aux_streams=0,
     )
-    assert plan
+    budget = re.search(rb"memory_budget = (\d+)", plan)  # of scratch memory and constants
+    assert budget is not None
+    assert 1 << 26 <= int(budget[1]) < (1 << 26) + (1 << 16)
     again, _ = parsed(library, matmul()).build({"x": fixed(1, 64)}, timing_cache=timing_cache)
     assert again
     junk, _ = parsed(library, matmul()).build({"x": fixed(1, 64)}, timing_cache=b"junk" * 50)

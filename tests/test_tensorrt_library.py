@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 
 from trtinfer import _core, info, tensorrt_library
+from trtinfer.cli import main
 from trtinfer.errors import BackendError
 
 COMPILER = shutil.which("cc") or shutil.which("gcc")
 NO_DRIVER = bool(_core.tensorrt_driver_reason())
+
+PACKAGES = tensorrt_library._PACKAGES
 
 VERSION = "int getInferLibVersion(void) {{ return {}; }}\n"
 RTX_EXPORT = "void setInternalLibraryPath(void) {}\n"
@@ -97,24 +100,26 @@ def test_explicit_path_without_a_library_is_an_error(tmp_path, name):
     assert str(tmp_path) in refusal(tmp_path / name)
 
 
-def test_packages_come_before_folders_and_are_not_run(tmp_path, monkeypatch):
-    packages = (
-        ("tensorrt_libs", tensorrt_library._TENSORRT),
-        ("tensorrt_rtx_libs", tensorrt_library._RTX),
-    )
-    monkeypatch.setattr(tensorrt_library, "_PACKAGES", packages)
+def test_packages_come_first_and_are_not_run_then_folders_then_the_system(tmp_path, monkeypatch):
+    monkeypatch.setattr(tensorrt_library, "_PACKAGES", PACKAGES)
     monkeypatch.syspath_prepend(tmp_path)
+    touch(tmp_path / "onnxruntime_ep_nv_tensorrt_rtx", "libtensorrt_rtx.so.1")
     touch(tmp_path / "tensorrt_rtx_libs", "libtensorrt_rtx.so.1")
     touch(tmp_path / "tensorrt_libs", "libnvinfer.so.10", "libnvinfer_plugin.so.10")
-    for package, _ in packages:
+    for package, _ in PACKAGES:
         (tmp_path / package / "__init__.py").write_text("raise SystemExit('must not run')")
     folder = touch(tmp_path / "folder", "libnvinfer.so.11")
     monkeypatch.setenv("LD_LIBRARY_PATH", f":{folder}")
+    monkeypatch.setattr(ctypes.util, "find_library", lambda name: f"lib{name}.so.12")
     assert [(c.source, Path(c.library).name) for c in tensorrt_library.candidates()] == [
         ("package tensorrt_libs", "libnvinfer.so.10"),
         ("package tensorrt_rtx_libs", "libtensorrt_rtx.so.1"),
+        ("package onnxruntime_ep_nv_tensorrt_rtx", "libtensorrt_rtx.so.1"),
         ("LD_LIBRARY_PATH", "libnvinfer.so.11"),
+        ("system loader", "libnvinfer.so.12"),
+        ("system loader", "libtensorrt_rtx.so.12"),
     ]
+    assert tensorrt_library.candidates()[-1].parser == "libtensorrt_onnxparser_rtx.so.12"
 
 
 def test_newest_of_a_folder_is_taken(tmp_path):
@@ -216,13 +221,17 @@ def test_library_of_another_flavor_is_passed_over(tmp_path, monkeypatch):
     assert "libtensorrt_rtx.so.1 (LD_LIBRARY_PATH): cannot load" in message
 
 
-def test_info_says_why_a_library_is_refused(compile_library, tmp_path, monkeypatch):
+def test_info_says_why_a_library_is_refused(compile_library, tmp_path, monkeypatch, capsys):
     library = compile_library(VERSION.format(8601), "libnvinfer.so.8")
     monkeypatch.setenv(tensorrt_library.VARIABLE, str(tmp_path))
     (entry,) = info.collect()["tensorrt"]
     assert entry["path"] == str(library)
     assert entry["source"] == tensorrt_library.VARIABLE
     assert "unknown release" in entry["refused"]
+    assert main(["info"]) == 0
+    (line,) = (text for text in capsys.readouterr().out.splitlines() if str(library) in text)
+    assert f"source {tensorrt_library.VARIABLE}" in line
+    assert "refused TensorRT 8.6.1" in line
 
 
 def test_info_survives_a_wrong_variable(tmp_path, monkeypatch):
