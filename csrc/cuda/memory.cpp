@@ -1,8 +1,10 @@
 #include "cuda/memory.hpp"
 
+#include <array>
 #include <string>
 
 #include "cuda/error.hpp"
+#include "cuda/numa.hpp"
 
 #if TRTINFER_CUDA
 #include <cuda_runtime_api.h>
@@ -11,6 +13,19 @@
 namespace trtinfer::cuda {
 
 #if TRTINFER_CUDA
+
+namespace {
+
+int node_of_current_device() {
+  int device = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  std::array<char, 32> address{};
+  check(cudaDeviceGetPCIBusId(address.data(), static_cast<int>(address.size()), device),
+        "cudaDeviceGetPCIBusId");
+  return numa_node(address.data());
+}
+
+}  // namespace
 
 void FreeDevice::operator()(std::byte* memory) const noexcept { cudaFree(memory); }
 
@@ -23,6 +38,7 @@ DeviceMemory allocate_device(std::size_t bytes) {
 }
 
 PinnedMemory allocate_pinned(std::size_t bytes) {
+  const PreferredNode near(node_of_current_device());
   void* memory = nullptr;
   check(cudaHostAlloc(&memory, bytes, cudaHostAllocPortable),
         "cudaHostAlloc of " + std::to_string(bytes) + " bytes");

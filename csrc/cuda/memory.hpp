@@ -17,7 +17,7 @@ struct FreePinned {
 // Bytes on the current GPU. Move-only.
 using DeviceMemory = std::unique_ptr<std::byte, FreeDevice>;
 
-// Host bytes that the GPU reads and writes by the same address. Move-only.
+// Host bytes that GPUs read and write by the same address, near the current one. Move-only.
 using PinnedMemory = std::unique_ptr<std::byte, FreePinned>;
 
 // Throw Error, naming the size, when there is not enough.

@@ -32,7 +32,7 @@ class DevicesExecutor : public Executor {
     return first().refusal(shapes);
   }
   const std::vector<TensorSpec>& outputs() const override { return first().outputs(); }
-  bool wants_pinned_memory() const override { return first().wants_pinned_memory(); }
+  std::optional<int> gpu() const override { return first().gpu(); }
 
  private:
   struct Device {

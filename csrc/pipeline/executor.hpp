@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -58,8 +59,8 @@ class Executor {
   /// if shapes vary.
   virtual std::string refusal(const std::vector<Shape>&) const { return {}; }
 
-  /// Whether inputs should lie in memory that the GPU reads by itself.
-  virtual bool wants_pinned_memory() const { return false; }
+  /// The GPU that inputs should lie near, in memory that it reads by itself; the first of several.
+  virtual std::optional<int> gpu() const { return std::nullopt; }
 
   /// Outputs as a request without batch axis sees them; used to allocate them ahead of the run.
   virtual const std::vector<TensorSpec>& outputs() const = 0;

@@ -32,7 +32,7 @@ class FallbackExecutor : public Executor {
     return has_failed() ? second_->refusal(shapes) : first_->refusal(shapes);
   }
   const std::vector<TensorSpec>& outputs() const override { return first_->outputs(); }
-  bool wants_pinned_memory() const override { return first_->wants_pinned_memory(); }
+  std::optional<int> gpu() const override { return first_->gpu(); }
 
   /// Whether the first backend has failed.
   bool has_failed() const { return failed_.load(std::memory_order_acquire); }

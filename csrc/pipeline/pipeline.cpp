@@ -21,8 +21,7 @@ Pipeline::Pipeline(std::shared_ptr<Executor> executor, std::vector<TensorSpec> i
       may_lead_(options.max_delay <= 0),
       process_generation_(process_generation()),
       stats_(options.max_batch_size),
-      memory_(std::move(inputs), options.capacity, options.arena_bytes,
-              executor_->wants_pinned_memory()),
+      memory_(std::move(inputs), options.capacity, options.arena_bytes, executor_->gpu()),
       ring_(options),
       records_(options.capacity),
       reaper_(std::make_unique<Reaper>([this](const std::shared_ptr<Request>& request) {

@@ -6,6 +6,7 @@
 #include <new>
 
 #include "cuda/memory.hpp"
+#include "cuda/stream.hpp"
 
 namespace trtinfer::pipeline {
 namespace {
@@ -15,8 +16,11 @@ constexpr std::uint64_t kTooLarge = std::uint64_t{1} << 62;  // sums of it do no
 
 std::size_t align(std::size_t bytes, std::size_t to) { return (bytes + to - 1) / to * to; }
 
-std::shared_ptr<std::byte> allocate(std::size_t bytes, bool pinned) {
-  if (pinned) return cuda::allocate_pinned(bytes);
+std::shared_ptr<std::byte> allocate(std::size_t bytes, std::optional<int> gpu) {
+  if (gpu) {
+    const cuda::CurrentDevice device(*gpu);
+    return cuda::allocate_pinned(bytes);
+  }
   void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
@@ -26,7 +30,7 @@ std::shared_ptr<std::byte> allocate(std::size_t bytes, bool pinned) {
 }  // namespace
 
 SlotMemory::SlotMemory(std::vector<TensorSpec> inputs, std::uint32_t capacity,
-                       std::uint64_t arena_bytes, bool pinned)
+                       std::uint64_t arena_bytes, std::optional<int> gpu)
     : inputs_(std::move(inputs)),
       is_static_(std::all_of(inputs_.begin(), inputs_.end(),
                              [](const TensorSpec& spec) { return spec.is_static(); })) {
@@ -40,7 +44,7 @@ SlotMemory::SlotMemory(std::vector<TensorSpec> inputs, std::uint32_t capacity,
   } else {
     total = arena_bytes;
   }
-  memory_ = allocate(std::max(align(total, kPage), kPage), pinned);
+  memory_ = allocate(std::max(align(total, kPage), kPage), gpu);
 }
 
 std::uint64_t SlotMemory::unit_bytes(const std::vector<Shape>& shapes) const {

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "pipeline/tensor_spec.hpp"
@@ -16,10 +17,10 @@ namespace trtinfer::pipeline {
 /// used.
 class SlotMemory {
  public:
-  /// `pinned` memory is read by the GPU itself; it is all there from the start. Throws
+  /// Memory for a `gpu` is pinned: it is all there from the start, near that GPU. Throws
   /// std::bad_alloc, cuda::Error.
   SlotMemory(std::vector<TensorSpec> inputs, std::uint32_t capacity, std::uint64_t arena_bytes,
-             bool pinned);
+             std::optional<int> gpu);
 
   /// Arena bytes that a unit with these whole input shapes needs, 2^62 if they cannot be counted;
   /// 0 when slots are static.

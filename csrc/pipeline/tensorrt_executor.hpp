@@ -51,7 +51,7 @@ class TensorRtExecutor : public Executor {
   const std::vector<TensorSpec>& outputs() const override { return outputs_; }
   /// Batches answered; any thread may ask.
   std::uint64_t batches() const { return batches_.load(std::memory_order_relaxed); }
-  bool wants_pinned_memory() const override { return true; }
+  std::optional<int> gpu() const override { return options_.device; }
 
  private:
   struct Bucket {
