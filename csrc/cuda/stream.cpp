@@ -39,8 +39,9 @@ void Stream::synchronize() const {
   check(cudaStreamSynchronize(native(*this)), "cudaStreamSynchronize");
 }
 
-Event::Event(bool blocking) {
-  const unsigned flags = cudaEventDisableTiming | (blocking ? cudaEventBlockingSync : 0);
+Event::Event(EventKind kind) {
+  unsigned flags = kind == EventKind::kTimed ? cudaEventDefault : cudaEventDisableTiming;
+  if (kind == EventKind::kBlocking) flags |= cudaEventBlockingSync;
   cudaEvent_t event = nullptr;
   check(cudaEventCreateWithFlags(&event, flags), "cudaEventCreateWithFlags");
   event_.reset(event);
@@ -59,6 +60,12 @@ bool Event::done() const {
 
 void Event::synchronize() const {
   check(cudaEventSynchronize(native(*this)), "cudaEventSynchronize");
+}
+
+double Event::microseconds_since(const Event& start) const {
+  float milliseconds = 0;
+  check(cudaEventElapsedTime(&milliseconds, native(start), native(*this)), "cudaEventElapsedTime");
+  return milliseconds * 1e3;
 }
 
 void Graph::begin_capture(const Stream& stream) {
@@ -119,10 +126,11 @@ void DestroyEvent::operator()(void*) const noexcept {}
 void DestroyGraph::operator()(void*) const noexcept {}
 Stream::Stream() { throw Error(kNoDevice, "a build without CUDA"); }
 void Stream::synchronize() const {}
-Event::Event(bool) { throw Error(kNoDevice, "a build without CUDA"); }
+Event::Event(EventKind) { throw Error(kNoDevice, "a build without CUDA"); }
 void Event::record(const Stream&) const {}
 bool Event::done() const { return true; }
 void Event::synchronize() const {}
+double Event::microseconds_since(const Event&) const { return 0; }
 void Graph::begin_capture(const Stream&) {}
 void Graph::abandon_capture(const Stream&) noexcept {}
 Graph Graph::end_capture(const Stream&) { return {}; }

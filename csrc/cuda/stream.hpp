@@ -30,11 +30,13 @@ class Stream {
   std::unique_ptr<void, DestroyStream> stream_;
 };
 
-// A cudaEvent_t without timing. Move-only.
+// Whether waits for an event keep a core busy or sleep; a timed one spins and knows its time.
+enum class EventKind { kSpinning, kBlocking, kTimed };
+
+// A cudaEvent_t. Move-only.
 class Event {
  public:
-  // blocking: waits sleep instead of spinning.
-  explicit Event(bool blocking = false);
+  explicit Event(EventKind kind = EventKind::kSpinning);
   void* get() const noexcept { return event_.get(); }
 
   void record(const Stream& stream) const;
@@ -44,6 +46,9 @@ class Event {
 
   // Waits until then.
   void synchronize() const;
+
+  // Microseconds on the GPU since another event; both are timed and done.
+  double microseconds_since(const Event& start) const;
 
  private:
   std::unique_ptr<void, DestroyEvent> event_;

@@ -76,7 +76,8 @@ class TensorRtExecutor : public Executor {
   /// One batch in flight: stream, buffers, graphs.
   struct Lane {
     cuda::Stream stream;
-    cuda::Event finished, finished_blocking{true}, consumed{true};
+    cuda::Event finished, finished_blocking{cuda::EventKind::kBlocking};
+    cuda::Event consumed{cuda::EventKind::kBlocking};
     std::vector<Tensor> inputs, outputs;
     cuda::DeviceMemory scratch;
     std::size_t scratch_bytes = 0;

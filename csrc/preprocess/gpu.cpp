@@ -6,13 +6,11 @@
 
 #include "cuda/device.hpp"
 #include "cuda/error.hpp"
+#include "cuda/memory.hpp"
+#include "cuda/stream.hpp"
 #include "preprocess/batch.hpp"
 #include "preprocess/kernels.hpp"
 #include "preprocess/table.hpp"
-
-#if TRTINFER_CUDA
-#include <cuda_runtime_api.h>
-#endif
 
 namespace trtinfer::preprocess {
 
@@ -31,59 +29,12 @@ void require_gpu() {
   if (found.devices.empty()) throw std::runtime_error(found.reason);
 }
 
-}  // namespace
-
-#if TRTINFER_CUDA
-
-namespace {
-
-struct FreeDevice {
-  void operator()(void* p) const { cudaFree(p); }
-};
-struct FreePinned {
-  void operator()(void* p) const { cudaFreeHost(p); }
-};
-struct DestroyStream {
-  void operator()(cudaStream_t s) const { cudaStreamDestroy(s); }
-};
-struct DestroyEvent {
-  void operator()(cudaEvent_t e) const { cudaEventDestroy(e); }
-};
-using DeviceBytes = std::unique_ptr<void, FreeDevice>;
-using PinnedBytes = std::unique_ptr<void, FreePinned>;
-using Stream = std::unique_ptr<CUstream_st, DestroyStream>;
-using Event = std::unique_ptr<CUevent_st, DestroyEvent>;
-
-DeviceBytes allocate_device(std::size_t bytes) {
-  void* p = nullptr;
-  cuda::check(cudaMalloc(&p, bytes), "cudaMalloc");
-  return DeviceBytes(p);
-}
-
-PinnedBytes allocate_pinned(std::size_t bytes) {
-  void* p = nullptr;
-  cuda::check(cudaMallocHost(&p, bytes), "cudaMallocHost");
-  return PinnedBytes(p);
-}
-
-Stream make_stream() {
-  cudaStream_t stream = nullptr;
-  cuda::check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
-  return Stream(stream);
-}
-
-Event make_event() {
-  cudaEvent_t event = nullptr;
-  cuda::check(cudaEventCreate(&event), "cudaEventCreate");
-  return Event(event);
-}
-
 std::size_t round_up(std::size_t bytes) { return (bytes + 15) / 16 * 16; }
 
 }  // namespace
 
 struct GpuPreprocessor::State {
-  explicit State(const Recipe& r) : recipe(r), cache(r), table(allocate_device(kTableBytes)) {
+  explicit State(const Recipe& r) : recipe(r), cache(r), table(cuda::allocate_device(kTableBytes)) {
     const Geometry geometry = make_geometry(recipe, 1, 1);
     height = geometry.output_height;
     width = geometry.output_width;
@@ -92,14 +43,16 @@ struct GpuPreprocessor::State {
     const void* source = half ? static_cast<const void*>(values.float16.data())
                               : static_cast<const void*>(values.float32.data());
     const std::size_t bytes = static_cast<std::size_t>(kTableSize) * recipe.element_bytes();
-    cuda::check(cudaMemcpy(table.get(), source, bytes, cudaMemcpyHostToDevice), "cudaMemcpy");
+    const cuda::Stream stream;
+    cuda::copy_async(table.get(), source, bytes, stream);
+    stream.synchronize();
   }
 
   static constexpr std::size_t kTableBytes = kTableSize * sizeof(float);
 
   const Recipe recipe;
   mutable ResamplingCache cache;
-  DeviceBytes table;
+  cuda::DeviceMemory table;
   int height = 0, width = 0;
 };
 
@@ -113,31 +66,27 @@ class StagedBatch {
     for (const ImageView& image : images)
       resamplings_.push_back(preprocessor.resampling(image.height, image.width));
     measure();
-    pinned_input_ = allocate_pinned(input_bytes_);
-    device_input_ = allocate_device(input_bytes_);
-    pinned_output_ = allocate_pinned(output_bytes());
-    device_output_ = allocate_device(output_bytes());
+    pinned_input_ = cuda::allocate_pinned(input_bytes_);
+    device_input_ = cuda::allocate_device(input_bytes_);
+    pinned_output_ = cuda::allocate_pinned(output_bytes());
+    device_output_ = cuda::allocate_device(output_bytes());
     fill(images);
   }
 
   std::size_t output_bytes() const { return preprocessor_.output_bytes() * images_; }
   const void* output() const { return pinned_output_.get(); }
-  cudaStream_t stream() const { return stream_.get(); }
+  const cuda::Stream& stream() const { return stream_; }
 
   void upload() {
-    cuda::check(cudaMemcpyAsync(device_input_.get(), pinned_input_.get(), input_bytes_,
-                                cudaMemcpyHostToDevice, stream()),
-                "cudaMemcpyAsync to the device");
+    cuda::copy_async(device_input_.get(), pinned_input_.get(), input_bytes_, stream_);
   }
   void launch() {
-    preprocessor_.launch(device_input_.get(), images_, device_output_.get(), stream());
+    preprocessor_.launch(device_input_.get(), images_, device_output_.get(), stream_.get());
   }
   void download() {
-    cuda::check(cudaMemcpyAsync(pinned_output_.get(), device_output_.get(), output_bytes(),
-                                cudaMemcpyDeviceToHost, stream()),
-                "cudaMemcpyAsync from the device");
+    cuda::copy_async(pinned_output_.get(), device_output_.get(), output_bytes(), stream_);
   }
-  void finish() { cuda::check(cudaStreamSynchronize(stream()), "cudaStreamSynchronize"); }
+  void finish() { stream_.synchronize(); }
 
  private:
   // The batch comes first, then the window of every image, each aligned to 16 bytes.
@@ -157,15 +106,16 @@ class StagedBatch {
     for (std::size_t i = 0; i < images.size(); ++i) {
       const SourceWindow window = resamplings_[i]->source_window();
       const std::ptrdiff_t stride = sources_[i].row_stride;
-      auto* to = static_cast<std::uint8_t*>(pinned_input_.get()) + pixels_at_[i];
+      auto* to = reinterpret_cast<std::uint8_t*>(pinned_input_.get()) + pixels_at_[i];
       for (int y = 0; y < window.rows; ++y) {
         const std::uint8_t* row = images[i].data + (window.first_row + y) * images[i].row_stride;
         std::memcpy(to + y * stride, row + std::ptrdiff_t{3} * window.first_column,
                     std::size_t{3} * window.columns);
       }
       // Where row 0, column 0 would be; the kernel reads inside the window only.
-      sources_[i].data = static_cast<const std::uint8_t*>(device_input_.get()) + pixels_at_[i] -
-                         window.first_row * stride - std::ptrdiff_t{3} * window.first_column;
+      sources_[i].data = reinterpret_cast<const std::uint8_t*>(device_input_.get()) +
+                         pixels_at_[i] - window.first_row * stride -
+                         std::ptrdiff_t{3} * window.first_column;
     }
     write_batch(sources_, pinned_input_.get());
   }
@@ -176,9 +126,9 @@ class StagedBatch {
   std::vector<BatchSource> sources_;
   std::vector<std::size_t> pixels_at_;
   std::size_t input_bytes_ = 0;
-  Stream stream_ = make_stream();
-  PinnedBytes pinned_input_, pinned_output_;
-  DeviceBytes device_input_, device_output_;
+  cuda::Stream stream_;
+  cuda::PinnedMemory pinned_input_, pinned_output_;
+  cuda::DeviceMemory device_input_, device_output_;
 };
 
 template <class Work>
@@ -225,17 +175,14 @@ void GpuPreprocessor::run(std::span<const ImageView> images, void* output) const
 std::vector<GpuTiming> GpuPreprocessor::time(std::span<const ImageView> images, int repeats) const {
   StagedBatch batch(*this, images);
   batch.upload();
-  const Event begin = make_event(), end = make_event();
+  const cuda::Event begin(cuda::EventKind::kTimed), end(cuda::EventKind::kTimed);
   std::vector<GpuTiming> timings(static_cast<std::size_t>(repeats));
   for (GpuTiming& timing : timings) {
-    cuda::check(cudaEventRecord(begin.get(), batch.stream()), "cudaEventRecord");
+    begin.record(batch.stream());
     batch.launch();
-    cuda::check(cudaEventRecord(end.get(), batch.stream()), "cudaEventRecord");
+    end.record(batch.stream());
     batch.finish();
-    float milliseconds = 0;
-    cuda::check(cudaEventElapsedTime(&milliseconds, begin.get(), end.get()),
-                "cudaEventElapsedTime");
-    timing.kernel = milliseconds * 1e3;
+    timing.kernel = end.microseconds_since(begin);
     timing.launch = microseconds([&] {
       batch.launch();
       batch.finish();
@@ -250,28 +197,6 @@ std::vector<GpuTiming> GpuPreprocessor::time(std::span<const ImageView> images, 
   return timings;
 }
 
-#else
-
-struct GpuPreprocessor::State {
-  const Recipe recipe;
-};
-
-GpuPreprocessor::GpuPreprocessor(const Recipe& recipe) {
-  require_fixed_output(recipe);
-  require_gpu();
-  throw std::logic_error("a GPU was found by a build without CUDA");
-}
-
-std::array<std::int64_t, 3> GpuPreprocessor::output_shape() const noexcept { return {}; }
-std::shared_ptr<const Resampling> GpuPreprocessor::resampling(std::int64_t, std::int64_t) const {
-  return nullptr;
-}
-void GpuPreprocessor::launch(const void*, int, void*, void*) const {}
-void GpuPreprocessor::run(std::span<const ImageView>, void*) const {}
-std::vector<GpuTiming> GpuPreprocessor::time(std::span<const ImageView>, int) const { return {}; }
-
-#endif
-
 GpuPreprocessor::~GpuPreprocessor() = default;
 GpuPreprocessor::GpuPreprocessor(GpuPreprocessor&&) noexcept = default;
 GpuPreprocessor& GpuPreprocessor::operator=(GpuPreprocessor&&) noexcept = default;
@@ -282,5 +207,11 @@ std::size_t GpuPreprocessor::output_bytes() const noexcept {
   const auto [channels, height, width] = output_shape();
   return static_cast<std::size_t>(channels * height * width) * state_->recipe.element_bytes();
 }
+
+#if !TRTINFER_CUDA
+void launch_batch(const Recipe&, const BatchLaunch&, void*) {
+  throw cuda::Error(cuda::kNoDevice, "a build without CUDA");
+}
+#endif
 
 }  // namespace trtinfer::preprocess
