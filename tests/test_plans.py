@@ -373,10 +373,15 @@ def test_values_that_engines_do_not_have_are_refused(element_type: int, name: st
 @pytest.mark.usefixtures("library")
 def test_cpu_takes_over_with_the_types_of_the_plans() -> None:
     half = builder(matmul_model(), None, ROWS, options("fp16", keep_io_types=False))
-    assert builder(matmul_model()).model_for_cpu() == matmul_model()
-    assert builder(matmul_model(), None, ROWS, options("fp16")).model_for_cpu() == matmul_model()
-    native = _core.OnnxRuntimeModel(library_path(), half.model_for_cpu(), 1, 1, {})
+    for same in (options(), options("fp16")):
+        assert builder(matmul_model(), None, ROWS, same).model_for_cpu()() == matmul_model()
+    native = _core.OnnxRuntimeModel(library_path(), half.model_for_cpu()(), 1, 1, {})
     assert [x.element_type for x in native.inputs] == [onnx.TensorProto.FLOAT16]
+
+
+def test_plan_is_no_model_to_build() -> None:
+    with pytest.raises(ModelError, match="a plan of TensorRT for RTX already; give the ONNX model"):
+        describe(ModelSource(b"vtrt" + bytes(100)))
 
 
 # --- Command line -----------------------------------------------------------------------------

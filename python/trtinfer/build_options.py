@@ -18,7 +18,8 @@ class BuildOptions:
 
     Attributes:
         precision: `"fp32"`, `"fp16"`, `"bf16"` or `"int8-qdq"` (of a model with QuantizeLinear and
-            DequantizeLinear nodes).
+            DequantizeLinear nodes whose zero points are 0; TensorRT for RTX 1.6 takes matrix
+            products between them, but no convolutions).
         dimensions: The sizes of what varies in the inputs beside the batch: for an input's name and
             an axis of its whole shape, the smallest, the most frequent and the largest.
         dynamic_batch: One plan for every batch size from 1 to the largest, tuned for the largest,

@@ -90,7 +90,7 @@ def of_model(
         buckets = [(size, engines[min(b for b in engines if b >= size)]) for size in sizes]
         inputs, outputs = _values(buckets[-1][1], axis)
         inputs.sort(key=lambda value: order.index(value.name))
-        key, for_cpu = builder.runtime_cache_key(), builder.model_for_cpu
+        key, for_cpu = builder.runtime_cache_key(), builder.model_for_cpu()
         return Engines(library, device, axis, buckets, inputs, outputs, key, for_cpu)
 
     return open_on

@@ -68,6 +68,8 @@ def describe(
     Raises:
         ModelError: The model cannot be read, or has values that are no tensors of numbers.
     """
+    if source.plan_flavor:
+        raise ModelError(f"this is a plan of {source.plan_flavor} already; give the ONNX model")
     if cache is None:
         return _found_out(source, batched)
     key = {

@@ -138,16 +138,20 @@ class PlanBuilder:
             "optimization_level": options.optimization_level,
         }
 
-    def model_for_cpu(self) -> str | bytes:
-        """What ONNX Runtime runs with the types of inputs and outputs that the plans have."""
-        if self._options.keep_io_types or not self._converts:
-            return self._source.given
-        return self._converted()
+    def model_for_cpu(self) -> Callable[[], str | bytes]:
+        """What gives ONNX Runtime the model with the plans' types of inputs and outputs.
 
-    def _converted(self) -> bytes:
+        It may be kept for long: it does not hold on to what a build needs.
+        """
+        if not self._options.keep_io_types and self._converts:
+            return self._conversion()
+        given = self._source.given
+        return lambda: given
+
+    def _conversion(self) -> Callable[[], bytes]:
         source, options = self._source, self._options
-        model = source.path or source.data
-        return convert(model, options.precision, options.keep_io_types, options.tf32)
+        settings = options.precision, options.keep_io_types, options.tf32
+        return functools.partial(convert, source.path or source.data, *settings)
 
     def runtime_cache_key(self) -> Key:
         """Where the kernels of all buckets are kept: see `trtinfer.plans.runtime_cache_key`."""
@@ -223,7 +227,7 @@ class PlanBuilder:
             _WEAK_PRECISIONS[precision] if weak else _core.TensorRtPrecision.AS_MODEL,
         )
         if self._converts:
-            builder.parse(self._converted())
+            builder.parse(self._conversion()())
         else:
             builder.parse(source.data, "" if source.path is None else str(source.path))
         return builder
