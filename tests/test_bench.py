@@ -14,6 +14,7 @@ from trtinfer.bench import Batches, Bench
 from trtinfer.cli import main
 from trtinfer.latency_histogram import LatencyHistogram
 
+
 def test_quantiles_are_right_to_three_digits():
     nanoseconds = np.random.default_rng(5).lognormal(13, 1, 20_000).astype(np.int64)
     quantiles = LatencyHistogram(nanoseconds).quantiles()
