@@ -8,9 +8,9 @@ import os
 import platform
 import statistics
 import sys
-import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trtinfer import _core
+from trtinfer import _core, load_generator
+from trtinfer.load_generator import closed_loop_tasks, closed_loop_threads
 
 Ask = Callable[[Any], Any]
 AsyncAsk = Callable[[Any], Awaitable[Any]]
@@ -75,67 +76,35 @@ def quantiles(nanoseconds: Sequence[int] | NDArray[Any]) -> tuple[float, float]:
     return p50, p99
 
 
-def summarize(latencies: list[list[int]], seconds: float) -> Sample:
-    times = np.concatenate([np.asarray(times) for times in latencies])
-    return Sample(len(times) / seconds, *quantiles(times))
+def summarize(load: load_generator.Load) -> Sample:
+    return Sample(load.rate, *quantiles(load.latencies))
 
 
 def measure_threads(opened: AbstractContextManager[Ask], load: Load) -> Sample:
     """A thread for each request."""
-    latencies: list[list[int]] = [[] for _ in load.requests]
-    errors: list[Exception] = []
-    ready = threading.Barrier(len(load.requests) + 1)
+    with opened as ask:
 
-    def call(x: Any, times: list[int]) -> None:
-        try:
+        def warm(x: Any) -> None:
             for _ in range(load.warm_up):
                 load.check(x, ask(x))
-            ready.wait()
-            until = clock() + int(load.seconds * 1e9)
-            while (begin := clock()) < until:
-                answer = ask(x)
-                times.append(clock() - begin)
-            load.check(x, answer)
-        except Exception as error:
-            errors.append(error)
-            ready.abort()
 
-    with opened as ask:
-        pairs = zip(load.requests, latencies, strict=True)
-        threads = [threading.Thread(target=call, args=pair) for pair in pairs]
-        for thread in threads:
-            thread.start()
-        ready.wait()
-        begin = clock()
-        for thread in threads:
-            thread.join()
-        elapsed = (clock() - begin) / 1e9
-    if errors:
-        raise errors[0]
-    return summarize(latencies, elapsed)
+        with ThreadPoolExecutor(len(load.requests)) as threads:
+            list(threads.map(warm, load.requests))
+        return summarize(closed_loop_threads(ask, load.requests, load.seconds, check=load.check))
 
 
 async def measure_tasks(opened: AbstractContextManager[AsyncAsk], load: Load) -> Sample:
     """A task of one event loop for each request."""
-    latencies: list[list[int]] = [[] for _ in load.requests]
 
     async def warm(x: Any) -> None:
         for _ in range(load.warm_up):
             load.check(x, await ask(x))
 
-    async def call(x: Any, times: list[int]) -> None:
-        while (begin := clock()) < until:
-            answer = await ask(x)
-            times.append(clock() - begin)
-        load.check(x, answer)
-
     with opened as ask:
-        await asyncio.gather(*(warm(x) for x in load.requests))
-        begin = clock()
-        until = begin + int(load.seconds * 1e9)
-        await asyncio.gather(*map(call, load.requests, latencies))
-        elapsed = (clock() - begin) / 1e9
-    return summarize(latencies, elapsed)
+        await asyncio.gather(*map(warm, load.requests))
+        return summarize(
+            await closed_loop_tasks(ask, load.requests, load.seconds, check=load.check)
+        )
 
 
 # --- Rounds

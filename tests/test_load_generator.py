@@ -175,6 +175,8 @@ def test_errors_of_callers_come_out():
 
     with pytest.raises(RuntimeError, match="asked"):
         closed_loop_threads(fail, [1, 2], 5)
+    with pytest.raises(RuntimeError, match="asked"):
+        closed_loop_threads(time.sleep, [0.01], 0.05, check=lambda x, answer: fail(x))
 
 
 def test_progress_goes_up_to_the_end():

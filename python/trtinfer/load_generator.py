@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ import numpy.typing as npt
 from trtinfer.session import Session
 
 X = TypeVar("X")
+Y = TypeVar("Y")
 
 Nanoseconds = npt.NDArray[np.int64]
 Progress = Callable[[float], object]  # called with what is done, from 0 to 1
@@ -120,10 +121,12 @@ def open_loop(
 
 
 def closed_loop_threads(
-    ask: Callable[[X], Any],
+    ask: Callable[[X], Y],
     inputs: Sequence[X],
     seconds: float,
     progress: Progress = lambda fraction: None,
+    *,
+    check: Callable[[X, Y], object] = lambda x, answer: None,
 ) -> Load:
     """Lets one thread for each input ask over and over.
 
@@ -132,9 +135,10 @@ def closed_loop_threads(
         inputs: One for each caller.
         seconds: How long requests are sent.
         progress: Called now and then.
+        check: Called with each input and the last answer to it.
 
     Raises:
-        Exception: What ``ask`` raised first.
+        Exception: What ``ask`` or ``check`` raised first.
     """
     clock = time.perf_counter_ns
     latencies: list[list[int]] = [[] for _ in inputs]
@@ -145,8 +149,10 @@ def closed_loop_threads(
     def call(x: X, times: list[int]) -> None:
         ready.wait()
         while (begin := clock()) < until:
-            ask(x)
+            answer = ask(x)
             times.append(clock() - begin)
+        if times:
+            check(x, answer)
 
     threads = [
         threading.Thread(target=_keep_error, args=(lambda x=x, t=t: call(x, t), errors))
@@ -171,10 +177,12 @@ def closed_loop_threads(
 
 
 async def closed_loop_tasks(
-    ask: Callable[[X], Awaitable[Any]],
+    ask: Callable[[X], Awaitable[Y]],
     inputs: Sequence[X],
     seconds: float,
     progress: Progress = lambda fraction: None,
+    *,
+    check: Callable[[X, Y], object] = lambda x, answer: None,
 ) -> Load:
     """Likewise with asyncio tasks on the running loop."""
     clock = time.perf_counter_ns
@@ -184,8 +192,10 @@ async def closed_loop_tasks(
 
     async def call(x: X, times: list[int]) -> None:
         while (begin := clock()) < until:
-            await ask(x)
+            answer = await ask(x)
             times.append(clock() - begin)
+        if times:
+            check(x, answer)
 
     async def report() -> None:
         while True:
