@@ -196,12 +196,6 @@ def test_nvidias_own_bindings_give_the_same_bits(gpu, library, name):
 
 
 @pytest.mark.gpu
-def test_stream_can_be_captured(gpu, library, plan):
-    context = _core.TensorRtExecutionContext(_core.TensorRtEngine(library, plan))
-    assert context.is_stream_capturable(gpu.stream)
-
-
-@pytest.mark.gpu
 def test_wrong_use_of_a_context_is_an_error(gpu, library, plan):
     context = _core.TensorRtExecutionContext(_core.TensorRtEngine(library, plan))
     with pytest.raises(BackendError, match="absent"):

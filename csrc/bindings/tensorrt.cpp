@@ -245,12 +245,6 @@ void register_context(py::module_& m) {
           [](Context& context, std::uintptr_t stream) {
             call(kBackendError, [&] { context.enqueue(to_pointer(stream)); });
           },
-          py::arg("stream"))
-      .def(
-          "is_stream_capturable",
-          [](const Context& context, std::uintptr_t stream) {
-            return context.is_stream_capturable(to_pointer(stream));
-          },
           py::arg("stream"));
 }
 

@@ -68,8 +68,7 @@ ContextMethods context(Pick slot) {
           .infer_shapes = slot(28, 27, 27),
           .set_input_consumed_event = slot(29, 28, 28),
           .enqueue = slot(37, 36, 36),
-          .update_device_memory_size = slot(48, 47, 47),
-          .is_stream_capturable = slot(kAbsent, kAbsent, 52)};
+          .update_device_memory_size = slot(48, 47, 47)};
 }
 
 RuntimeConfigMethods runtime_config(Pick slot) {

@@ -143,7 +143,6 @@ struct ContextMethods {
   Method<bool(void*)> set_input_consumed_event;
   Method<bool(void*)> enqueue;
   Method<std::size_t()> update_device_memory_size;
-  Method<bool(void*)> is_stream_capturable;
 };
 
 /// TensorRT-RTX only.

@@ -107,9 +107,4 @@ void ExecutionContext::set_device_memory(void* memory, std::size_t bytes) {
   }
 }
 
-bool ExecutionContext::is_stream_capturable(void* stream) const {
-  const auto& call = abi().context.is_stream_capturable;
-  return !call.exists() || call(context_.get(), stream);
-}
-
 }  // namespace trtinfer::tensorrt

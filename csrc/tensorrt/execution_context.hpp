@@ -45,9 +45,6 @@ class ExecutionContext {
   std::size_t required_device_memory();
   void set_device_memory(void* memory, std::size_t bytes);
 
-  /// False when an enqueue cannot be captured in a CUDA graph; true where only an attempt can tell.
-  bool is_stream_capturable(void* stream) const;
-
  private:
   const Abi& abi() const { return engine_->library().abi(); }
   void require(bool done, const std::string& what, std::uint64_t mark) const;

@@ -168,7 +168,7 @@ void check_context(const Abi& abi, void* context) {
   check_object(kWhat, context, call.get_self, call.set_device_memory, call.set_sized_device_memory,
                call.get_profile, call.set_profile, call.set_input_shape, call.tensor_shape,
                call.set_tensor_address, call.infer_shapes, call.set_input_consumed_event,
-               call.enqueue, call.update_device_memory_size, call.is_stream_capturable);
+               call.enqueue, call.update_device_memory_size);
   if (call.get_self(context) != context) refuse(kWhat, "it does not hand itself back");
 }
 

@@ -201,7 +201,6 @@ void check_context(const Abi& abi) {
   CHECK_METHOD(ours.set_input_consumed_event, VExecutionContext, setInputConsumedEvent);
   CHECK_METHOD(ours.enqueue, VExecutionContext, enqueueV3);
   CHECK_METHOD(ours.update_device_memory_size, VExecutionContext, updateDeviceMemorySizeForShapes);
-  CHECK_METHOD(ours.is_stream_capturable, VExecutionContext, isStreamCapturable);
 }
 
 void check_runtime_config(const Abi& abi) {
