@@ -15,5 +15,6 @@ PYBIND11_MODULE(_core, m) {
   trtinfer::bindings::register_engine_replay(m);
   trtinfer::bindings::register_claim(m);
   trtinfer::bindings::register_open_loop(m);
+  trtinfer::bindings::register_latency_policy(m);
   trtinfer::bindings::register_pipeline(m);
 }

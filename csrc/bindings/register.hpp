@@ -16,6 +16,7 @@ void register_executors(pybind11::module_& m);
 void register_engine_replay(pybind11::module_& m);
 void register_claim(pybind11::module_& m);
 void register_open_loop(pybind11::module_& m);
+void register_latency_policy(pybind11::module_& m);
 void register_pipeline(pybind11::module_& m);
 
 }  // namespace trtinfer::bindings

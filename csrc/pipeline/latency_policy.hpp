@@ -1,0 +1,87 @@
+#pragma once
+
+#include <cstdint>
+#include <mutex>
+#include <vector>
+
+#include "ring/futex.hpp"
+
+namespace trtinfer::pipeline {
+
+struct LatencyPolicyOptions {
+  ring::Nanoseconds target = 0;      ///< latency that 99 of 100 answered requests stay under
+  std::uint32_t lanes = 1;           ///< batches in flight
+  bool lanes_share = true;           ///< one device runs them in turn; false: side by side
+  bool pads = true;                  ///< a batch costs what the next of `sizes` costs
+  std::vector<std::uint32_t> sizes;  ///< batch sizes whose cost is learned, ascending
+};
+
+/// What to do with the samples that wait.
+struct LaunchDecision {
+  std::uint32_t samples = 0;                  ///< launch this many now; 0: hold them
+  ring::Nanoseconds retry_at = ring::kNever;  ///< until then at most
+};
+
+/// Chooses batch sizes and moments of launch so that requests are answered within a target at the
+/// highest throughput, and tells which new requests can no longer be. It knows what batches cost
+/// and learns on: costs as moving averages, and how far its predictions fall short as a running
+/// 99 % quantile, which it keeps as a margin.
+/// Pure: the time is an argument and nothing here waits. Thread-safe.
+class LatencyPolicy {
+ public:
+  explicit LatencyPolicy(LatencyPolicyOptions options);
+
+  /// A batch of `samples` takes the device this long; for what is measured before the first
+  /// request.
+  void learn(std::uint32_t samples, ring::Nanoseconds cost);
+
+  /// What to launch of `queued` samples at `now`. A device that runs nothing never waits.
+  LaunchDecision decide(ring::Nanoseconds now, std::uint32_t queued) const;
+
+  /// Latency to expect of a request of `samples` that joins `queued` others.
+  ring::Nanoseconds predict(ring::Nanoseconds now, std::uint32_t queued,
+                            std::uint32_t samples) const;
+
+  /// Whether that leaves the margin. Always so when nothing runs or waits: it cannot get better,
+  /// and what was learned in worse times is so learned anew.
+  bool admits(ring::Nanoseconds now, std::uint32_t queued, std::uint32_t samples) const;
+
+  /// From these two it learns. Time that a batch waited for those before it is not its own.
+  void launched(std::uint32_t lane, ring::Nanoseconds now, std::uint32_t samples);
+  void finished(std::uint32_t lane, ring::Nanoseconds now);
+
+  /// A request was answered after `latency`; `predicted` was said when it came.
+  void answered(ring::Nanoseconds predicted, ring::Nanoseconds latency);
+
+  /// The batch size with the highest throughput of those that keep the target.
+  std::uint32_t batch_limit() const;
+
+  ring::Nanoseconds cost(std::uint32_t samples) const;
+  ring::Nanoseconds margin() const;
+  ring::Nanoseconds target() const { return options_.target; }
+  const std::vector<std::uint32_t>& sizes() const { return options_.sizes; }
+
+ private:
+  /// What a lane runs.
+  struct Run {
+    std::uint32_t samples = 0;  // 0: nothing
+    ring::Nanoseconds launched_at = 0, ends_at = 0;
+  };
+
+  void learn_cost(std::uint32_t samples, ring::Nanoseconds cost);
+  double cost_of(std::uint32_t samples) const;
+  std::uint32_t limit() const;
+  std::uint32_t worth_launching(std::uint32_t available) const;
+  ring::Nanoseconds device_free_at(ring::Nanoseconds now) const;
+  bool runs_nothing() const;
+
+  const LatencyPolicyOptions options_;
+  mutable std::mutex mutex_;
+  std::vector<double> costs_;           // of options_.sizes, ns; 0: not known yet
+  std::vector<Run> runs_;               // by lane
+  ring::Nanoseconds last_ends_at_ = 0;  // of what was launched last
+  ring::Nanoseconds last_finished_ = 0;
+  double margin_ = 0;
+};
+
+}  // namespace trtinfer::pipeline

@@ -1,0 +1,179 @@
+"""The policy behind ``latency_slo``, on a simulated clock."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import simulation
+from simulation import RESNET50, FixedDelay, LatencyTarget, simulate
+
+from trtinfer import _core
+
+CAPACITY = 64 / RESNET50[64]  # requests per second of full batches
+SECONDS = 0.6
+
+TRACES = {
+    "uniform": simulation.uniform,
+    "Poisson": simulation.poisson,
+    "bursts": simulation.bursts,
+    "ramp": lambda rate, seconds: simulation.ramp(0.5 * rate, 1.5 * rate, seconds),
+}
+
+
+def policy(target: float = 0.010, **options) -> _core.LatencyPolicy:
+    options = {"lanes_share": True, "pads": True, **options}
+    made = _core.LatencyPolicy(target, 2, list(RESNET50), **options)
+    for size, cost in RESNET50.items():
+        made.learn(size, cost)
+    return made
+
+
+def fixed_delays() -> dict[str, FixedDelay]:
+    """As Triton and mosec are set up, without and with a limit of the queue."""
+    return {
+        f"delay {1e3 * delay:g} ms, size {size}, queue {limit}": FixedDelay(
+            RESNET50, delay, size, limit
+        )
+        for delay in (0.0, 1e-3, 3e-3)
+        for size in (16, 64)
+        for limit in (0, 128)
+    }
+
+
+# --- The target ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trace", TRACES)
+@pytest.mark.parametrize("load", [0.3, 0.6, 0.9, 1.2, 2.0])
+@pytest.mark.parametrize("target", [0.005, 0.010, 0.015])
+def test_99_of_100_answers_keep_the_target(trace, load, target):
+    arrivals = TRACES[trace](load * CAPACITY, SECONDS)
+    outcome = simulate(LatencyTarget(RESNET50, target), arrivals)
+    assert outcome.quantile(0.99) <= 1.03 * target
+    assert len(outcome.latencies) + outcome.refused == len(arrivals)
+
+
+@pytest.mark.parametrize("load", [0.3, 0.6, 0.8])
+def test_refuses_next_to_nobody_below_capacity(load):
+    arrivals = simulation.poisson(load * CAPACITY, SECONDS)
+    outcome = simulate(LatencyTarget(RESNET50, 0.010), arrivals)
+    assert outcome.refused <= 0.001 * len(arrivals)
+
+
+@pytest.mark.parametrize("load", [1.2, 2.0, 5.0])
+def test_answers_at_capacity_when_more_is_asked(load):
+    arrivals = simulation.poisson(load * CAPACITY, SECONDS)
+    outcome = simulate(LatencyTarget(RESNET50, 0.010), arrivals)
+    assert len(outcome.latencies) >= 0.95 * CAPACITY * SECONDS
+
+
+@pytest.mark.parametrize("trace", TRACES)
+@pytest.mark.parametrize("load", [0.6, 0.9, 1.2])
+def test_no_fixed_delay_answers_more_within_the_target(trace, load):
+    target = 0.010
+    arrivals = TRACES[trace](load * CAPACITY, SECONDS)
+
+    def in_time(tried: simulation.Policy) -> int:
+        return sum(latency <= target for latency in simulate(tried, arrivals).latencies)
+
+    ours = in_time(LatencyTarget(RESNET50, target))
+    for name, fixed in fixed_delays().items():
+        assert ours >= 0.98 * in_time(fixed), name
+
+
+@pytest.mark.parametrize("load", [0.3, 0.6, 0.8, 0.9])
+def test_its_tail_is_below_that_of_every_fixed_delay(load):
+    arrivals = simulation.poisson(load * CAPACITY, SECONDS)
+    ours = simulate(LatencyTarget(RESNET50, 0.010), arrivals).quantile(0.99)
+    for name, fixed in fixed_delays().items():
+        outcome = simulate(fixed, arrivals)
+        if outcome.refused == 0:
+            assert ours <= 1.02 * outcome.quantile(0.99), name
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_learns_costs_that_were_measured_wrong(factor):
+    wrong = {size: factor * cost for size, cost in RESNET50.items()}
+    arrivals = simulation.poisson(0.9 * CAPACITY, 4 * SECONDS)
+    tried = LatencyTarget(wrong, 0.010)
+    outcome = simulate(tried, arrivals)
+    late = outcome.latencies[len(outcome.latencies) // 2 :]
+    assert np.quantile(late, 0.99) <= 0.0103
+    assert tried.native.cost(64) == pytest.approx(RESNET50[64], rel=0.15)
+
+
+def test_follows_a_device_that_becomes_slower():
+    slow = {size: 1.5 * cost for size, cost in RESNET50.items()}
+    tried, arrivals = LatencyTarget(RESNET50, 0.010), simulation.poisson(0.6 * CAPACITY, SECONDS)
+    simulate(tried, arrivals)
+    simulate(tried, arrivals + 1, slow)
+    assert simulate(tried, arrivals + 2, slow).quantile(0.99) <= 0.0103
+
+
+# --- Decisions -----------------------------------------------------------------------------------
+
+
+def test_an_idle_device_waits_for_no_company():
+    for load in (0.3, 0.9):
+        arrivals = simulation.poisson(load * CAPACITY, SECONDS)
+        assert simulate(LatencyTarget(RESNET50, 0.010), arrivals).idle_with_queue < 1e-9
+    assert policy().decide(1.0, 1) == (1, 1.0)
+
+
+def test_batches_stay_so_small_that_two_turns_keep_the_target():
+    assert policy(0.010).batch_limit == 64
+    assert policy(0.005).batch_limit == 32
+    assert policy(0.001).batch_limit == 4
+
+
+def test_holds_an_incomplete_batch_until_the_device_is_nearly_free():
+    made = policy()
+    made.launched(0, 1.0, 64)
+    samples, retry_at = made.decide(1.001, 10)
+    assert samples == 0
+    assert 1.002 < retry_at < 1.0 + RESNET50[64]
+    assert made.decide(retry_at, 10)[0] > 0
+    assert made.decide(1.001, 64)[0] == 64
+
+
+def test_lanes_of_their_own_wait_for_nothing():
+    made = policy(lanes_share=False, pads=False)
+    made.launched(0, 1.0, 64)
+    assert made.decide(1.001, 10)[0] == 10
+
+
+def test_a_batch_just_over_a_size_is_not_padded_far_up():
+    assert policy().decide(1.0, 33)[0] == 32
+    assert policy().decide(1.0, 60)[0] == 60
+
+
+def test_predictions_count_what_runs_and_what_waits():
+    made = policy()
+    assert made.predict(1.0, 0, 1) == pytest.approx(RESNET50[1])
+    made.launched(0, 1.0, 64)
+    assert made.predict(1.0, 0, 1) == pytest.approx(RESNET50[64] + RESNET50[1])
+    assert made.predict(1.0, 64, 1) == pytest.approx(2 * RESNET50[64] + RESNET50[1])
+
+
+def test_refuses_what_can_no_longer_make_it():
+    made = policy(0.010)
+    made.launched(0, 1.0, 64)
+    assert made.admits(1.0, 60, 1)
+    assert not made.admits(1.0, 200, 1)
+
+
+def test_an_idle_device_refuses_nobody():
+    assert policy(1e-5).admits(1.0, 0, 1)
+
+
+def test_the_margin_settles_where_one_in_a_hundred_is_later():
+    made, random = policy(), np.random.default_rng(0)
+    for error in random.exponential(1e-4, 20_000):
+        made.answered(0.002, 0.002 + error)
+    assert made.margin == pytest.approx(np.log(100) * 1e-4, rel=0.4)
+
+
+@pytest.mark.parametrize("target", [0.0, -1.0])
+def test_refuses_targets_that_are_none(target):
+    with pytest.raises(ValueError, match="latency_slo"):
+        _core.LatencyPolicy(target, 1, [1], lanes_share=True, pads=True)
