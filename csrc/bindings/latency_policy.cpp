@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "bindings/register.hpp"
@@ -22,10 +23,10 @@ namespace {
 Nanoseconds nanoseconds(double seconds) { return std::llround(seconds * 1e9); }
 double seconds(Nanoseconds time) { return static_cast<double>(time) * 1e-9; }
 
-std::shared_ptr<LatencyPolicy> make(double target, std::uint32_t lanes,
+std::shared_ptr<LatencyPolicy> make(std::optional<double> target, std::uint32_t lanes,
                                     std::vector<std::uint32_t> sizes, bool lanes_share, bool pads) {
   return std::make_shared<LatencyPolicy>(pipeline::LatencyPolicyOptions{
-      nanoseconds(target), lanes, lanes_share, pads, std::move(sizes)});
+      target ? nanoseconds(*target) : ring::kNever, lanes, lanes_share, pads, std::move(sizes)});
 }
 
 }  // namespace
@@ -64,8 +65,6 @@ void register_latency_policy(py::module_& m) {
       .def_property_readonly("batch_limit", &LatencyPolicy::batch_limit)
       .def_property_readonly("margin",
                              [](const LatencyPolicy& self) { return seconds(self.margin()); })
-      .def_property_readonly("target",
-                             [](const LatencyPolicy& self) { return seconds(self.target()); })
       .def_property_readonly("sizes", &LatencyPolicy::sizes);
 }
 

@@ -85,6 +85,11 @@ PendingRequest PipelineHandle::submit_object(py::object inputs, const Delivery& 
   return {pipeline_, request};
 }
 
+double PipelineHandle::time_batch(std::uint32_t rows, const std::vector<Shape>& shapes) {
+  const Unlocked unlocked;
+  return static_cast<double>(pipeline_->time_batch(rows, shapes)) * 1e-9;
+}
+
 void PipelineHandle::close(bool drain) {
   const Unlocked unlocked;
   pipeline_->close(drain);
@@ -231,11 +236,12 @@ void destroy_unlocked(Pipeline* pipeline) {
 PipelineHandle open_pipeline(std::shared_ptr<pipeline::Executor> executor,
                              const std::vector<TensorTuple>& inputs,
                              const std::vector<TensorTuple>& outputs, bool has_rows,
+                             std::shared_ptr<pipeline::LatencyPolicy> policy,
                              const py::kwargs& options) {
   try {
-    std::shared_ptr<Pipeline> native(
-        new Pipeline(std::move(executor), make_specs(inputs), ring_options(options)),
-        &destroy_unlocked);
+    std::shared_ptr<Pipeline> native(new Pipeline(std::move(executor), make_specs(inputs),
+                                                  ring_options(options), std::move(policy)),
+                                     &destroy_unlocked);
     return {std::move(native),
             std::make_shared<const Layout>(make_tensors(inputs), make_tensors(outputs), has_rows)};
   } catch (const cuda::Error& error) {
@@ -248,7 +254,7 @@ PipelineHandle open_pipeline(std::shared_ptr<pipeline::Executor> executor,
 void register_pipeline(py::module_& m) {
   py::class_<PipelineHandle>(m, "Pipeline")
       .def(py::init(&open_pipeline), py::arg("executor"), py::arg("inputs"), py::arg("outputs"),
-           py::arg("has_rows"))
+           py::arg("has_rows"), py::arg("policy") = py::none())
       .def("infer", &PipelineHandle::infer, py::arg("x"), py::arg("timeout") = py::none(),
            py::arg("priority") = 0)
       .def(
@@ -296,6 +302,7 @@ void register_pipeline(py::module_& m) {
       .def("close", &PipelineHandle::close, py::arg("drain"))
       .def("stats", &PipelineHandle::stats)
       .def_property_readonly("max_batch_size", &PipelineHandle::max_batch_size)
+      .def("time_batch", &PipelineHandle::time_batch, py::arg("rows"), py::arg("shapes"))
       .def("lead_briefly", &PipelineHandle::lead_briefly)
       .def_property_readonly("closed", &PipelineHandle::closed);
 

@@ -49,6 +49,7 @@ class PipelineHandle {
   PendingRequest submit_object(pybind11::object inputs, const Delivery& delivery);
 
   void close(bool drain);
+  double time_batch(std::uint32_t rows, const std::vector<pipeline::Shape>& shapes);
   std::uint32_t max_batch_size() const { return pipeline_->max_batch_size(); }
   bool closed() const { return pipeline_->closed(); }
   // With the GIL: it would be wanted back in less time than it takes to hand it over.

@@ -34,6 +34,7 @@ py::dict stats_of(pipeline::Pipeline& pipeline) {
                                       {"cancelled", &stats.cancelled},
                                       {"closed", &stats.closed},
                                       {"rejected", &stats.rejected},
+                                      {"rejected_by_slo", &stats.rejected_by_slo},
                                       {"batches", &stats.batches},
                                       {"samples", &stats.samples},
                                       {"retried", &stats.retried}}) {

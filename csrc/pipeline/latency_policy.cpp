@@ -105,7 +105,7 @@ Nanoseconds LatencyPolicy::device_free_at(Nanoseconds now) const {
 LaunchDecision LatencyPolicy::decide(Nanoseconds now, std::uint32_t queued) const {
   const std::lock_guard lock(mutex_);
   const std::uint32_t most = limit();
-  if (queued >= most) return {most, now};
+  if (queued == 0 || queued >= most) return {most, now};
   if (!options_.lanes_share || runs_nothing()) return {worth_launching(queued), now};
   // The device is busy: until shortly before its end, who comes can still join. What a small batch
   // takes is mostly launch and transfer, which is to overlap.
@@ -151,6 +151,7 @@ void LatencyPolicy::finished(std::uint32_t lane, Nanoseconds now) {
 
 // A step up for 1 of 100, small steps down for the others: it settles where 1 of 100 is above.
 void LatencyPolicy::answered(Nanoseconds predicted, Nanoseconds latency) {
+  if (options_.target == ring::kNever) return;
   const std::lock_guard lock(mutex_);
   const double step = kMarginStep * static_cast<double>(options_.target);
   const bool short_of = static_cast<double>(latency - predicted) > margin_;

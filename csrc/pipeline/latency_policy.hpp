@@ -9,7 +9,8 @@
 namespace trtinfer::pipeline {
 
 struct LatencyPolicyOptions {
-  ring::Nanoseconds target = 0;      ///< latency that 99 of 100 answered requests stay under
+  ring::Nanoseconds target = 0;      ///< latency that 99 of 100 answered requests stay under;
+                                     ///< kNever: none, only throughput and latency count
   std::uint32_t lanes = 1;           ///< batches in flight
   bool lanes_share = true;           ///< one device runs them in turn; false: side by side
   bool pads = true;                  ///< a batch costs what the next of `sizes` costs

@@ -1,6 +1,8 @@
 #include "pipeline/pipeline.hpp"
 
 #include <algorithm>
+#include <array>
+#include <cstdio>
 #include <utility>
 
 #include "pipeline/own_thread.hpp"
@@ -14,7 +16,7 @@ using ring::Nanoseconds;
 std::atomic<std::int64_t> Pipeline::alive_{0};
 
 Pipeline::Pipeline(std::shared_ptr<Executor> executor, std::vector<TensorSpec> inputs,
-                   const ring::RingOptions& options)
+                   const ring::RingOptions& options, std::shared_ptr<LatencyPolicy> policy)
     : executor_(std::move(executor)),
       max_batch_size_(options.max_batch_size),
       arena_bytes_(options.arena_bytes),
@@ -24,6 +26,7 @@ Pipeline::Pipeline(std::shared_ptr<Executor> executor, std::vector<TensorSpec> i
       memory_(std::move(inputs), options.capacity, options.arena_bytes, executor_->gpu()),
       ring_(options),
       records_(options.capacity),
+      policy_(std::move(policy)),
       reaper_(std::make_unique<Reaper>([this](const std::shared_ptr<Request>& request) {
         abandon(request, Outcome::kExpired);
       })) {
@@ -104,6 +107,7 @@ void Pipeline::publish(Claim&& claim, const std::shared_ptr<Request>& request,
   if (priority < ring::kLowestPriority || priority > ring::kHighestPriority) {
     throw std::invalid_argument("priority=" + std::to_string(priority) + " is not in -8 to 7");
   }
+  if (first_row == 0 && policy_ != nullptr && policy_->target() != kNever) check_target(*request);
   const ring::Unit unit = claim.unit_;
   UnitRecord& record = records_[unit.slot];
   record.request = request;
@@ -113,7 +117,7 @@ void Pipeline::publish(Claim&& claim, const std::shared_ptr<Request>& request,
   if (first_row == 0) stats_.accepted.fetch_add(1, std::memory_order_relaxed);
   const ring::Schedule schedule{priority, request->arrival, request->deadline,
                                 executor_->batch_key(record.shapes)};
-  if (!ring_.publish(unit, schedule, wake)) {
+  if (!ring_.publish(unit, schedule, wake && !holds())) {
     record.request.reset();
     if (first_row == 0) stats_.accepted.fetch_sub(1, std::memory_order_relaxed);
     throw ClosedError("the session is closed");
@@ -135,6 +139,7 @@ bool Pipeline::wait(const std::shared_ptr<Request>& request, Nanoseconds until) 
   if (may_lead_ && request->deadline == kNever) {
     while (!request->done() && run_one(this_threads_runner(), false)) {
     }
+    if (policy_ != nullptr && !request->done()) wake();  // the policy holds it for company
   } else {
     wake();
   }
@@ -153,7 +158,44 @@ bool Pipeline::wait(const std::shared_ptr<Request>& request, Nanoseconds until) 
 }
 
 void Pipeline::wake() {
-  if (ring_.published() > 0) ring_.work().wake(1);
+  if (ring_.published() > 0 && !holds()) ring_.work().wake(1);
+}
+
+bool Pipeline::holds() const {
+  return policy_ != nullptr && ring::now() < held_until_.load(std::memory_order_relaxed) &&
+         ring_.published() < held_below_.load(std::memory_order_relaxed);
+}
+
+void Pipeline::check_target(Request& request) {
+  const std::uint32_t queued = ring_.published();
+  request.predicted = policy_->predict(request.arrival, queued, request.rows);
+  if (policy_->admits(request.arrival, queued, request.rows)) return;
+  stats_.rejected.fetch_add(1, std::memory_order_relaxed);
+  stats_.rejected_by_slo.fetch_add(1, std::memory_order_relaxed);
+  std::array<char, 160> text{};
+  std::snprintf(text.data(), text.size(),
+                "the request would be answered in about %.3g ms, later than latency_slo=%g allows: "
+                "send less at a time, or to another machine",
+                static_cast<double>(request.predicted + policy_->margin()) * 1e-6,
+                static_cast<double>(policy_->target()) * 1e-9);
+  throw FullError(text.data());
+}
+
+Nanoseconds Pipeline::time_batch(std::uint32_t rows, const std::vector<Shape>& shapes) {
+  const std::uint32_t each = memory_.is_static() ? rows : 1;
+  std::vector<Claim> claims;
+  std::vector<std::shared_ptr<Request>> requests;
+  std::vector<BatchUnit> units;
+  for (std::uint32_t row = 0; row < rows; row += each) {
+    std::optional<Claim> room = try_claim(each, shapes, 0);
+    if (!room) throw FullError("no room for a batch of " + std::to_string(rows));
+    const Claim& claim = claims.emplace_back(std::move(*room));
+    Request& request = *requests.emplace_back(make_request(each, each > 1));
+    units.push_back({&request, each, 0, &claim.inputs(), &claim.shapes()});
+  }
+  const Nanoseconds start = ring::now();
+  executor_->run({0, rows, units, nullptr});
+  return ring::now() - start;
 }
 
 bool Pipeline::lead_briefly() {
@@ -195,12 +237,25 @@ bool Pipeline::cancel(const std::shared_ptr<Request>& request) {
 }
 
 bool Pipeline::run_one(Runner& runner, bool continues, bool shares) {
-  const bool taken = ring_.take(runner.taken, ring::now());
+  const bool taken = take(runner.taken);
   resolve_expired(runner.taken);
   if (!taken) return false;
   if (runner.taken.more && shares) ring_.work().wake(1);
   execute(runner);
   ring_.finish(runner.taken.lane, continues);
+  return true;
+}
+
+bool Pipeline::take(ring::TakenBatch& taken) {
+  const Nanoseconds now = ring::now();
+  if (policy_ == nullptr) return ring_.take(taken, now);
+  const LaunchDecision decision = policy_->decide(now, ring_.published());
+  if (!ring_.take(taken, now, decision.samples)) {
+    taken.retry_at = std::min(taken.retry_at, decision.retry_at);
+    return false;
+  }
+  policy_->launched(taken.lane, now, taken.samples);
+  held_until_.store(0, std::memory_order_relaxed);
   return true;
 }
 
@@ -272,6 +327,10 @@ void Pipeline::execute(Runner& runner) {
       errors.assign(runner.units.size(), error);
     }
   }
+  if (policy_ != nullptr) {
+    policy_->finished(runner.taken.lane, ring::now());
+    held_until_.store(0, std::memory_order_relaxed);
+  }
   release_slots(runner);
   complete(runner, errors, compute_ns);
 }
@@ -292,6 +351,7 @@ void Pipeline::complete(Runner& runner, const std::vector<std::string>& errors,
       stats_.compute.record(compute_ns);
       stats_.total.record(finished - request->arrival);
     });
+    if (request->predicted > 0) policy_->answered(request->predicted, finished - request->arrival);
     if (!resolved) continue;
     const std::shared_ptr<Notifier> notifier = std::move(request->notifier);
     if (notifier == nullptr) {
@@ -357,6 +417,10 @@ void Pipeline::lane_loop() {
     if (stopping_.load(std::memory_order_acquire) ||
         spin(seen, std::min(spin_until, runner.taken.retry_at))) {
       continue;
+    }
+    if (policy_ != nullptr && runner.taken.retry_at != kNever) {
+      held_below_.store(policy_->batch_limit(), std::memory_order_relaxed);
+      held_until_.store(runner.taken.retry_at, std::memory_order_relaxed);
     }
     ring_.work().wait(seen, runner.taken.retry_at);
   }

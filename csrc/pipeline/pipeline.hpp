@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "pipeline/executor.hpp"
+#include "pipeline/latency_policy.hpp"
 #include "pipeline/notifier.hpp"
 #include "pipeline/reaper.hpp"
 #include "pipeline/request.hpp"
@@ -46,8 +47,9 @@ class Claim;
 /// Thread-safe. Nothing here knows of Python.
 class Pipeline : public std::enable_shared_from_this<Pipeline> {
  public:
+  /// Without a `policy`, an idle lane takes what there is.
   Pipeline(std::shared_ptr<Executor> executor, std::vector<TensorSpec> inputs,
-           const ring::RingOptions& options);
+           const ring::RingOptions& options, std::shared_ptr<LatencyPolicy> policy = nullptr);
   ~Pipeline();
   Pipeline(const Pipeline&) = delete;
   Pipeline& operator=(const Pipeline&) = delete;
@@ -64,7 +66,8 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
   std::shared_ptr<Request> make_request(std::uint32_t rows, bool has_batch_axis);
 
   /// Publishes a filled claim as rows `first_row`.. of `request`. A caller that will `wait` for the
-  /// request at once leaves `wake` false. Throws ClosedError.
+  /// request at once leaves `wake` false. Throws ClosedError, and FullError when the policy's
+  /// target can no longer be kept.
   void publish(Claim&& claim, const std::shared_ptr<Request>& request, std::uint32_t first_row,
                int priority, bool wake);
 
@@ -85,6 +88,10 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
   /// else wakes a lane. For event loops, which must not be held up: after a batch that took longer,
   /// some go to the lanes before one is run here again. Returns whether batches were run.
   bool lead_briefly();
+
+  /// Time that the executor takes for a batch of `rows` with these input shapes, by running one on
+  /// whatever lies in the slots. Before the first request only.
+  ring::Nanoseconds time_batch(std::uint32_t rows, const std::vector<Shape>& shapes);
 
   /// Takes a request back unless it has been launched; true when it will not run.
   bool cancel(const std::shared_ptr<Request>& request);
@@ -128,6 +135,9 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
   };
 
   bool run_one(Runner& runner, bool continues, bool shares = true);
+  bool take(ring::TakenBatch& taken);
+  bool holds() const;
+  void check_target(Request& request);
   void execute(Runner& runner);
   void release_slots(Runner& runner);
   void prepare(Runner& runner);
@@ -166,6 +176,10 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
   std::vector<UnitRecord> records_;
   std::array<ring::WaitWord, kWaitWords> wait_words_;
   std::atomic<std::uint32_t> forming_{0};
+  const std::shared_ptr<LatencyPolicy> policy_;  // may be null
+  // A lane thread looks again then, so nobody has to wake one for fewer samples than this.
+  std::atomic<ring::Nanoseconds> held_until_{0};
+  std::atomic<std::uint32_t> held_below_{0};
   std::atomic<ring::Nanoseconds> slowest_lately_{16 * kBrief};  // time of a batch; decays
   std::atomic<bool> closed_{false}, stopping_{false}, spinning_{false};
   std::mutex closing_;

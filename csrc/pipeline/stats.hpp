@@ -10,7 +10,7 @@
 namespace trtinfer::pipeline {
 
 /// Everything a pipeline counts. accepted = completed + failed + expired + cancelled + closed +
-/// those still pending; rejected requests (ring full) were never accepted. Thread-safe.
+/// those still pending; rejected requests (no room, or no time) were never accepted. Thread-safe.
 struct Stats {
   explicit Stats(std::uint32_t max_batch_size)
       : batch_sizes(max_batch_size + 1), batch_compute(max_batch_size + 1) {
@@ -32,7 +32,7 @@ struct Stats {
   }
 
   std::atomic<std::uint64_t> accepted{0}, completed{0}, failed{0}, expired{0}, cancelled{0},
-      closed{0}, rejected{0}, batches{0}, samples{0}, retried{0};
+      closed{0}, rejected{0}, rejected_by_slo{0}, batches{0}, samples{0}, retried{0};
   std::vector<std::atomic<std::uint64_t>> batch_sizes;
   std::vector<std::shared_ptr<Histogram>> batch_compute;
   Histogram queue, compute, total;

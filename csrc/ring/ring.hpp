@@ -80,7 +80,8 @@ class Ring {
   /// Fills `batch` from the published units if a lane is idle and a batch is ripe at time `now`.
   /// Returns whether there is a batch to run. Expired units are taken out in any case. The lane is
   /// one of the group with most idle lanes, of equal ones the first.
-  bool take(TakenBatch& batch, Nanoseconds now);
+  /// `limit`: samples to take at most, though a larger unit still runs whole; 0: expired ones only.
+  bool take(TakenBatch& batch, Nanoseconds now, std::uint32_t limit = kNone);
 
   /// Ends the batch of `lane`. Without `continues` (the caller will not take again), a sleeping
   /// lane thread is woken when units are waiting.
@@ -116,7 +117,7 @@ class Ring {
   void unlink(std::uint32_t slot);
   void drop_expired(TakenBatch& batch, Nanoseconds now);
   std::uint32_t first_in_line() const;
-  void collect(TakenBatch& batch, std::uint32_t leader);
+  void collect(TakenBatch& batch, std::uint32_t leader, std::uint32_t limit);
   bool ripe(const TakenBatch& batch, std::uint32_t leader, Nanoseconds now, Nanoseconds& at) const;
   std::uint32_t idle_lane() const;
   bool is_crowded() const;

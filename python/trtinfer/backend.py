@@ -29,6 +29,7 @@ class RingSizes:
     capacity: int = 1024
     max_inflight: int = 2  # of each GPU
     arena_bytes: int = 256 << 20
+    latency_slo: float | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class OpenModel:
         backend: "tensorrt" or "onnxruntime".
         fallback: Runs batches on the CPU once the GPU has failed; None: nothing to fall back on.
         gpus: What runs batches on each GPU, by its number.
+        policy: Chooses batches; None: an idle lane takes what there is.
     """
 
     pipeline: _core.Pipeline
@@ -56,6 +58,7 @@ class OpenModel:
     backend: str = "onnxruntime"
     fallback: _core.FallbackExecutor | None = None
     gpus: Mapping[int, _core.TensorRtExecutor] = field(default_factory=dict)
+    policy: _core.LatencyPolicy | None = None
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,7 @@ def open_model(
     )
 
 
-def open_pipeline(
+def open_pipeline(  # noqa: PLR0913
     executor: _core.Executor,
     tensors: ModelTensors,
     sizes: RingSizes,
@@ -149,6 +152,7 @@ def open_pipeline(
     lanes: int,
     groups: int = 1,
     merge_limit: int = 0,
+    policy: _core.LatencyPolicy | None = None,
 ) -> _core.Pipeline:
     """Put a ring before an executor that has ``lanes`` lanes, in groups of neighbours."""
     axis = tensors.axis
@@ -159,6 +163,7 @@ def open_pipeline(
         tensors.requests,
         tensors.outputs,
         axis.batched and tensors.requests is tensors.inputs,
+        policy,
         capacity=max(sizes.capacity, max_batch_size),
         arena_bytes=sizes.arena_bytes if varies else 0,
         lanes=lanes,

@@ -19,16 +19,31 @@ Quantiles = TypedDict(
 """Latencies in seconds; each quantile is at most 1.6 % above the true one."""
 
 
+class SloStats(TypedDict):
+    """How a session with ``latency_slo`` decides; seconds.
+
+    Batches have at most ``batch_limit`` samples: who comes right after a launch waits for one and
+    then for its own. A request is refused when its predicted latency and ``margin``, the 99 %
+    quantile of how far predictions fell short, exceed ``target``. ``batch_costs``: by batch size.
+    """
+
+    target: float
+    batch_limit: int
+    margin: float
+    batch_costs: dict[int, float]
+
+
 class Stats(TypedDict):
     """Counters and latencies of a session since it was opened.
 
     ``accepted = completed + failed + expired + cancelled + closed`` once nothing is pending;
-    ``rejected`` (no room) and ``invalid`` (refused before it took a slot) requests were never
-    accepted. ``queue`` is arrival to launch, ``compute`` the batch's run, ``total`` arrival to
-    completion. ``batch_sizes`` counts batches by their number of samples; ``batch_compute`` gives
-    the run times of batches up to each size (powers of two). ``gpu_batches`` counts those that each
-    GPU has answered. ``backend`` runs the batches now, and ``fallback`` would if it failed; None:
-    it has failed already, or nothing would.
+    ``rejected`` (no room; of these ``rejected_by_slo``: no time) and ``invalid`` (refused before it
+    took a slot) requests were never accepted. ``queue`` is arrival to launch, ``compute`` the
+    batch's run, ``total`` arrival to completion. ``batch_sizes`` counts batches by their number of
+    samples; ``batch_compute`` gives the run times of batches up to each size (powers of two).
+    ``gpu_batches`` counts those that each GPU has answered. ``backend`` runs the batches now, and
+    ``fallback`` would if it failed; None: it has failed already, or nothing would. ``slo`` is None
+    without ``latency_slo``.
     """
 
     backend: str
@@ -40,6 +55,7 @@ class Stats(TypedDict):
     cancelled: int
     closed: int
     rejected: int
+    rejected_by_slo: int
     invalid: int
     retried: int
     batches: int
@@ -53,3 +69,4 @@ class Stats(TypedDict):
     compute: Quantiles
     total: Quantiles
     batch_compute: dict[int, Quantiles]
+    slo: SloStats | None

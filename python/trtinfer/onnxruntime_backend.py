@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from trtinfer import _core, backend
+from trtinfer import _core, backend, batch_policy
 from trtinfer.backend import ModelTensors, OpenModel, RingSizes, model_tensors, open_pipeline
 from trtinfer.batching import (
     NO_BATCH_AXIS,
@@ -25,6 +25,7 @@ from trtinfer.batching import (
     find_merge_limit,
     try_one,
 )
+from trtinfer.buckets import bucket_sizes
 from trtinfer.errors import ModelError
 from trtinfer.model_source import ModelSource
 from trtinfer.preprocess import Recipe
@@ -141,8 +142,23 @@ def _open_tensors(
     limit = find_merge_limit(native, axis, sizes.max_batch_size) if axis.batched else 1
     lanes = max(1, min(sizes.max_inflight, available_cores() // threads))
     executor = open_executor(native, tensors, recipe, threads=threads, lanes=lanes)
-    pipeline = open_pipeline(executor, tensors, sizes, lanes=lanes, merge_limit=axis.fixed or limit)
-    return backend.open_model(pipeline, tensors, native.metadata, "onnxruntime")
+    limit = axis.fixed or limit
+    policy = None
+    if sizes.latency_slo is not None:
+        policy = _core.LatencyPolicy(
+            sizes.latency_slo,
+            lanes,
+            bucket_sizes(limit, None, axis),
+            lanes_share=lanes == 1,
+            pads=axis.fixed > 0,
+        )
+    pipeline = open_pipeline(
+        executor, tensors, sizes, lanes=lanes, merge_limit=limit, policy=policy
+    )
+    if policy is not None:
+        batch_policy.learn_costs(policy, pipeline, tensors, recipe)
+    opened = backend.open_model(pipeline, tensors, native.metadata, "onnxruntime")
+    return dataclasses.replace(opened, policy=policy)
 
 
 _ObjectRun = Callable[[dict[str, Any]], dict[str, Any]]

@@ -16,7 +16,7 @@ from copy import deepcopy
 from types import TracebackType
 from typing import TypeVar, cast
 
-from trtinfer import _core, closing, images, onnxruntime_backend, tensorrt_backend
+from trtinfer import _core, batch_policy, closing, images, onnxruntime_backend, tensorrt_backend
 from trtinfer.backend import RingSizes
 from trtinfer.completion import FutureCompleter, InferenceFuture, LoopCompleter
 from trtinfer.errors import BackendError, InputError, QueueFullError
@@ -57,6 +57,7 @@ class Session:
         device: int | Sequence[int] = 0,
         max_batch_size: int = 64,
         max_delay: float = 0.0,
+        latency_slo: float | None = None,
         capacity: int = 1024,
         max_inflight: int = 2,
         preprocess: Recipe | str | None = None,
@@ -78,6 +79,9 @@ class Session:
             max_batch_size: Samples in a batch, at most. A model with a fixed batch keeps its own.
             max_delay: Seconds that a request may wait for company, counted from its arrival. 0: a
                 batch starts as soon as the backend is free.
+            latency_slo: Seconds that 99 of 100 answered requests are to stay under, from arrival to
+                completion. Batch sizes and moments of launch are chosen for it, and a request that
+                can no longer be answered in time is refused (QueueFullError).
             capacity: Slots of the ring: samples that are queued or running at a time, at most.
             max_inflight: Batches in flight at a time, on each GPU. On the CPU this many run side by
                 side only where each leaves cores to the others, see ``intra_op_threads``.
@@ -101,8 +105,12 @@ class Session:
         _check_options(backend, devices, max_batch_size, capacity, max_inflight)
         if max_delay < 0 or arena_bytes <= 0:
             raise ValueError(f"{max_delay=} and {arena_bytes=} must not be negative")
+        if latency_slo is not None and latency_slo <= 0:
+            raise ValueError(f"{latency_slo=} must be above 0")
         self._recipe = Recipe.named(preprocess) if isinstance(preprocess, str) else preprocess
-        sizes = RingSizes(max_batch_size, max_delay, capacity, max_inflight, arena_bytes)
+        sizes = RingSizes(
+            max_batch_size, max_delay, capacity, max_inflight, arena_bytes, latency_slo
+        )
         options, source = tensorrt or TensorRtOptions(), ModelSource(model)
         if _chosen_backend(backend, source, options) == "tensorrt":
             opened = tensorrt_backend.open_model(
@@ -118,6 +126,7 @@ class Session:
         self._opened = opened
         self.batched = opened.batched
         self.sizes = sizes
+        self._trial_batches = {gpu: executor.batches for gpu, executor in opened.gpus.items()}
         batched = opened.batched and self._recipe is None
         self._reader = InputReader(opened.inputs, batched, opened.has_tensors)
         self._has_tensors = opened.has_tensors
@@ -146,7 +155,7 @@ class Session:
 
         Raises:
             InputError: ``x`` does not fit the model.
-            QueueFullError: There is no room in the ring.
+            QueueFullError: There is no room in the ring, or ``latency_slo`` cannot be kept.
             DeadlineExceededError: The timeout ran out.
             BackendError: The backend failed on this request.
             ClosedError: The session is closed.
@@ -291,11 +300,16 @@ class Session:
         """Return counters and latency quantiles; `trtinfer.metrics.Stats` says what they mean."""
         backend = self.backend
         fallback = "onnxruntime" if self._opened.fallback and backend == "tensorrt" else None
+        policy, target = self._opened.policy, self.sizes.latency_slo
         python = {
             "backend": backend,
             "fallback": fallback,
             "invalid": self._invalid,
-            "gpu_batches": {gpu: executor.batches for gpu, executor in self._opened.gpus.items()},
+            "gpu_batches": {
+                gpu: executor.batches - self._trial_batches[gpu]
+                for gpu, executor in self._opened.gpus.items()
+            },
+            "slo": batch_policy.describe(policy, target) if policy and target else None,
         }
         return cast(Stats, {**python, **self._pipeline.stats()})
 

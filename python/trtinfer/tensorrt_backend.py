@@ -9,6 +9,7 @@ from dataclasses import replace
 from trtinfer import (
     _core,
     backend,
+    batch_policy,
     engines,
     model_metadata,
     onnxruntime_backend,
@@ -69,11 +70,25 @@ def open_model(
         lanes = len(gpus) * sizes.max_inflight
         second = _second_executor(found.model_for_cpu, tensors, recipe, lanes)
         executor = fallback = _core.FallbackExecutor(executor, second, _report)
-    sizes = replace(sizes, max_batch_size=found.buckets[-1][0])
-    pipeline = _open_pinned(executor, tensors, sizes, groups=len(gpus))
+    buckets = [size for size, _ in found.buckets]
+    sizes = replace(sizes, max_batch_size=buckets[-1])
+    policy = _policy(sizes, buckets, groups=len(gpus))
+    pipeline = _open_pinned(executor, tensors, sizes, groups=len(gpus), policy=policy)
+    if policy is not None:
+        batch_policy.learn_costs(policy, pipeline, tensors, recipe)
     metadata = {} if source.plan_flavor else model_metadata.read(source.given)
     opened = backend.open_model(pipeline, tensors, metadata, "tensorrt")
-    return replace(opened, fallback=fallback, gpus=gpus)
+    return replace(opened, fallback=fallback, gpus=gpus, policy=policy)
+
+
+def _policy(sizes: RingSizes, buckets: Sequence[int], groups: int) -> _core.LatencyPolicy | None:
+    """Lanes of one GPU take turns, so that a batch waits for company while another one runs."""
+    if groups > 1 and sizes.latency_slo is None:
+        return None
+    lanes = groups * sizes.max_inflight
+    return _core.LatencyPolicy(
+        sizes.latency_slo, lanes, buckets, lanes_share=groups == 1, pads=True
+    )
 
 
 def _joined(gpus: Mapping[int, _core.TensorRtExecutor], lanes_each: int) -> _core.Executor:
@@ -134,13 +149,19 @@ def _report(reason: str) -> None:
 
 
 def _open_pinned(
-    executor: _core.Executor, tensors: ModelTensors, sizes: RingSizes, groups: int
+    executor: _core.Executor,
+    tensors: ModelTensors,
+    sizes: RingSizes,
+    groups: int,
+    policy: _core.LatencyPolicy | None,
 ) -> _core.Pipeline:
     """Open a pipeline with pinned slots; where there is not enough such memory, with fewer."""
     while True:
         try:
             lanes = groups * sizes.max_inflight
-            return open_pipeline(executor, tensors, sizes, lanes=lanes, groups=groups)
+            return open_pipeline(
+                executor, tensors, sizes, lanes=lanes, groups=groups, policy=policy
+            )
         except BackendError as error:
             fewer = replace(sizes, capacity=sizes.capacity // 2, arena_bytes=sizes.arena_bytes // 2)
             if fewer.capacity < sizes.max_batch_size:
