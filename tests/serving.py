@@ -8,7 +8,7 @@ import http.client
 import json
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,13 @@ from trtinfer.server.source import FileSource
 class Served:
     """A server that runs in a thread until `stop`."""
 
-    def __init__(self, sources: list[Source], options: ServerOptions) -> None:
+    def __init__(
+        self,
+        sources: list[Source],
+        options: ServerOptions,
+        find: Callable[[str], Source | None] = lambda name: None,
+    ) -> None:
+        self._find = find
         self._ready = threading.Event()
         self._error: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop
@@ -37,7 +43,7 @@ class Served:
     async def _run(self, sources: list[Source], options: ServerOptions) -> None:
         try:
             self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-            self.server = Server(sources, options)
+            self.server = Server(sources, options, self._find)
             await self.server.start()
         except BaseException as error:
             self._error = error

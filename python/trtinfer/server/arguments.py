@@ -11,7 +11,12 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     number: dict[str, Any] = {"type": int, "metavar": "N"}
     seconds: dict[str, Any] = {"type": float, "metavar": "SECONDS"}
-    add("models", nargs="*", metavar="MODEL", help="[NAME=]FILE (default: EfficientNet-Lite0)")
+    add(
+        "models",
+        nargs="*",
+        metavar="MODEL",
+        help="[NAME=]FILE, or a model repository's folder (default: EfficientNet-Lite0)",
+    )
     add("--recipe", metavar="NAME", help="how images become the models' input")
     add("--labels", metavar="FILE", help="one a line, or JSON")
     add("--host", help="address to listen on (default: 127.0.0.1, this machine only)")

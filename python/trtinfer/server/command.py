@@ -7,10 +7,12 @@ import dataclasses
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
 from trtinfer.errors import ModelError
+from trtinfer.server.model_folder import Folder
 from trtinfer.server.options import ServerOptions
 from trtinfer.server.repository import Source
 from trtinfer.server.server import Server
@@ -34,17 +36,23 @@ def run(arguments: argparse.Namespace) -> int:
         ValueError: An option is out of range.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    uvloop.run(_serve(list(_sources(arguments)), _options(arguments)))
+    sources, folders = _named_sources(arguments), _folders(arguments)
+
+    def find(name: str) -> Source | None:
+        found = (folder.find(name) for folder in folders)
+        return next((source for source in found if source is not None), None)
+
+    options = _options(arguments)
+    uvloop.run(_serve(Server(list(sources.values()), options, find), options.host))
     return 0
 
 
-async def _serve(sources: list[Source], options: ServerOptions) -> None:
-    server = Server(sources, options)
+async def _serve(server: Server, host: str) -> None:
     try:
         await server.start()
     except OSError as error:
-        raise ValueError(f"cannot listen on {options.host}: {error}") from error
-    host = f"[{options.host}]" if ":" in options.host else options.host
+        raise ValueError(f"cannot listen on {host}: {error}") from error
+    host = f"[{host}]" if ":" in host else host
     for name, port in (("HTTP", server.http_port), ("gRPC", server.grpc_port)):
         if port is not None:
             print(f"trtinfer serves {name} on {host}:{port}", flush=True)
@@ -66,27 +74,37 @@ def _options(arguments: argparse.Namespace) -> ServerOptions:
     return ServerOptions(**given)
 
 
-def _sources(arguments: argparse.Namespace) -> Iterator[Source]:
-    chosen = {name: getattr(arguments, name) for name in _SESSION_OPTIONS}
-    options = {name: value for name, value in chosen.items() if value is not None}
-    names = set()
-    for name, path in _named_paths(arguments.models):
-        if name in names:
-            raise ModelError(f"two models are called {name!r}: name one of them, NAME=FILE")
-        names.add(name)
+def _named_sources(arguments: argparse.Namespace) -> dict[str, Source]:
+    named: dict[str, Source] = {}
+    folders = _folders(arguments)
+    files = [model for model in arguments.models if not Path(model).is_dir()]
+    found: list[Source] = [source for folder in folders for source in folder.sources()]
+    found += _files(files if arguments.models else [""], arguments)
+    for source in found:
+        if source.name in named:
+            raise ModelError(f"two models are called {source.name!r}: name one of them, NAME=FILE")
+        named[source.name] = source
+    return named
+
+
+def _folders(arguments: argparse.Namespace) -> list[Folder]:
+    paths = [Path(model) for model in arguments.models]
+    return [Folder(path, _session_options(arguments)) for path in paths if path.is_dir()]
+
+
+def _files(models: list[str], arguments: argparse.Namespace) -> Iterator[FileSource]:
+    for model in models:
+        name, _, path = model.rpartition("=")
         yield FileSource(
-            name=name,
-            path=path,
+            name=name or Path(path).stem or _DEFAULT_NAME,
+            path=path or None,
             recipe=arguments.recipe,
             labels=arguments.labels,
             timeout=arguments.timeout,
-            session_options=options,
+            session_options=_session_options(arguments),
         )
 
 
-def _named_paths(models: list[str]) -> Iterator[tuple[str, str | None]]:
-    if not models:
-        yield _DEFAULT_NAME, None
-    for model in models:
-        name, _, path = model.rpartition("=")
-        yield name or Path(path).stem, path
+def _session_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    chosen = {name: getattr(arguments, name) for name in _SESSION_OPTIONS}
+    return {name: value for name, value in chosen.items() if value is not None}

@@ -54,7 +54,7 @@ class Model:
         *,
         version: str = "1",
         labels: Sequence[str] = (),
-        queue_limit: int = 1024,
+        queue_limit: int | None = None,
         timeout: float | None = None,
     ) -> None:
         """Serve an open session.
@@ -64,7 +64,8 @@ class Model:
             session: The session, or the classifier around it; closed with the model.
             version: What clients call this version.
             labels: One for each class; a classifier has its own.
-            queue_limit: Samples that may be under way at a time; more are refused at once.
+            queue_limit: Samples that may be under way at a time, more are refused at once; None:
+                as many as the session has slots.
             timeout: Seconds for requests that set none; None: no limit.
 
         Raises:
@@ -77,7 +78,8 @@ class Model:
         self.refusals: Counter[str] = Counter()
         self.waiting = 0
         self.last_inference = 0
-        self._queue_limit = queue_limit
+        slots = self.session.sizes.capacity
+        self._queue_limit = slots if queue_limit is None else min(queue_limit, slots)
         self._timeout = timeout
         self._samples = 0
         self._batched = self.session.batched

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -25,9 +25,15 @@ class Source(Protocol):
 
 @dataclass(slots=True)
 class _Entry:
-    """A model that may be loaded."""
+    """A model that may be loaded.
+
+    Attributes:
+        wanted: Whether the server is only ready when this is loaded: from the start, until a client
+            unloads it.
+    """
 
     source: Source
+    wanted: bool = True
     models: dict[str, Model] = field(default_factory=dict)
     newest: Model | None = None
     reason: str = "not loaded"
@@ -37,14 +43,21 @@ class _Entry:
 class Repository:
     """All models that a server knows. Use it on one event loop."""
 
-    def __init__(self, sources: Iterable[Source], controlled: bool = False) -> None:
+    def __init__(
+        self,
+        sources: Iterable[Source],
+        controlled: bool = False,
+        find: Callable[[str], Source | None] = lambda name: None,
+    ) -> None:
         """Know where models come from; `load` opens them.
 
         Args:
             sources: One for each model.
             controlled: Whether clients may load and unload models.
+            find: Looks for a model that clients want loaded and that is not known yet.
         """
         self._controlled = controlled
+        self._find = find
         self._entries = {source.name: _Entry(source) for source in sources}
         self._retiring: set[asyncio.Task[None]] = set()
 
@@ -76,8 +89,8 @@ class Repository:
 
     @property
     def ready(self) -> bool:
-        """Whether every model is loaded."""
-        return all(entry.models for entry in self._entries.values())
+        """Whether every model is loaded that should be."""
+        return all(entry.models for entry in self._entries.values() if entry.wanted)
 
     def index(self, only_ready: bool = False) -> list[dict[str, Any]]:
         """Describe every model that may be loaded, as the repository extension does."""
@@ -105,6 +118,7 @@ class Repository:
             except (TrtInferError, ValueError, OSError) as error:
                 entry.reason = str(error)
                 raise
+            entry.wanted = True
             self._replace(entry, {model.version: model for model in opened})
 
     async def unload(self, name: str) -> None:
@@ -115,7 +129,7 @@ class Repository:
         """
         entry = self._entry(name)
         async with entry.lock:
-            entry.reason = "unloaded"
+            entry.reason, entry.wanted = "unloaded", False
             self._replace(entry, {})
 
     async def load_for_client(self, name: str, parameters: Mapping[str, object]) -> None:
@@ -128,6 +142,8 @@ class Repository:
         self._check_controlled()
         if parameters:
             raise InputError("models are loaded as the repository has them, without parameters")
+        if name not in self._entries and (source := self._find(name)) is not None:
+            self._entries[name] = _Entry(source, wanted=False)
         await self.load(name)
 
     async def unload_for_client(self, name: str) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from trtinfer.server.grpc.calls import Calls
 from trtinfer.server.grpc.control import ControlCalls as GrpcControlCalls
@@ -37,13 +37,24 @@ class Server:
         grpc_port: Likewise for gRPC.
     """
 
-    def __init__(self, sources: Sequence[Source], options: ServerOptions) -> None:
-        """Prepare to serve; nothing is opened yet."""
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        options: ServerOptions,
+        find: Callable[[str], Source | None] = lambda name: None,
+    ) -> None:
+        """Prepare to serve; nothing is opened yet.
+
+        Args:
+            sources: One for each model.
+            options: How to serve them.
+            find: Looks for models that clients want loaded later.
+        """
         self.http_port: int | None = None
         self.grpc_port: int | None = None
         self._options = options
         self._names = [source.name for source in sources]
-        self._repository = Repository(sources, options.allow_repository_control)
+        self._repository = Repository(sources, options.allow_repository_control, find)
         self._memory = SharedMemory(options.allow_shared_memory)
         self._state = ServerState(self._repository, options.max_requests)
         self._connections: Connections | None = None

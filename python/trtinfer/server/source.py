@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from trtinfer import model_metadata
+from trtinfer import labels, model_metadata
 from trtinfer.classifier import Classifier
-from trtinfer.labels import LabelSource
 from trtinfer.server.model import Model
 from trtinfer.session import Session
 
@@ -24,14 +23,16 @@ class FileSource:
         recipe: Makes the model's input of an image; None: of none, unless the file says so.
         labels: One for each class.
         timeout: Seconds for requests that set none.
+        queue_limit: Samples that may be under way at a time; None: the session's capacity.
         session_options: As for `trtinfer.Session`.
     """
 
     name: str
     path: str | os.PathLike[str] | None = None
     recipe: str | None = None
-    labels: LabelSource | None = None
+    labels: labels.LabelSource | None = None
     timeout: float | None = None
+    queue_limit: int | None = None
     session_options: Mapping[str, Any] = field(default_factory=dict)
 
     def open(self) -> list[Model]:
@@ -49,7 +50,6 @@ def open_model(source: FileSource, version: str) -> Model:
     Raises:
         TrtInferError: It cannot be opened.
     """
-    limit = source.session_options.get("capacity", 1024)
     session: Session | Classifier
     if source.path is None or source.recipe is not None or _says_recipe(source.path):
         session = Classifier(source.path, source.labels, source.recipe, **source.session_options)
@@ -57,7 +57,12 @@ def open_model(source: FileSource, version: str) -> Model:
         session = Session(source.path, **source.session_options)
     try:
         return Model(
-            source.name, session, version=version, queue_limit=limit, timeout=source.timeout
+            source.name,
+            session,
+            version=version,
+            labels=labels.read(source.labels) if source.labels is not None else (),
+            queue_limit=source.queue_limit,
+            timeout=source.timeout,
         )
     except BaseException:
         session.close(drain=False)
