@@ -47,6 +47,11 @@ Probe probe() {
   return found;
 }
 
+int current_device() noexcept {
+  int device = 0;
+  return cudaGetDevice(&device) == cudaSuccess ? device : 0;
+}
+
 #else
 
 Probe probe() {
@@ -54,6 +59,8 @@ Probe probe() {
   found.reason = "no GPU: this build of trtinfer has no CUDA code (-DTRTINFER_CUDA=OFF)";
   return found;
 }
+
+int current_device() noexcept { return 0; }
 
 int code_architecture(int /*device*/) { throw Error(kNoDevice, "running a kernel"); }
 

@@ -29,6 +29,9 @@ struct Probe {
 // Lists the GPUs. Never throws for a machine without a driver or GPU: it says so in `reason`.
 Probe probe();
 
+// The GPU that the calling thread uses; 0 where there is none.
+int current_device() noexcept;
+
 // Runs a kernel on the GPU and returns the architecture that it was compiled for, as
 // 100 * major + 10 * minor (900: sm_90); that it returns at all proves that this build serves the
 // GPU. Makes the device current for the calling thread. Throws Error.

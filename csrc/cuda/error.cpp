@@ -1,10 +1,31 @@
 #include "cuda/error.hpp"
 
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstdint>
+
+#include "cuda/device.hpp"
+
 #if TRTINFER_CUDA
 #include <cuda_runtime_api.h>
 #endif
 
 namespace trtinfer::cuda {
+namespace {
+
+// Those of which CUDA's documentation says that the process has to be started again, uncorrectable
+// errors of memory and of NVLink, unknown ones, and those of a context or a runtime that is gone.
+constexpr std::array kFatal = {4,   214, 220, 226, 700, 702, 709, 710, 714,
+                               715, 716, 717, 718, 719, 721, 810, 911, 999};
+
+std::atomic<std::uint64_t> failed_devices{0};  // a bit for each
+
+std::uint64_t bit_of(int device) noexcept {
+  return device < 0 ? 0 : std::uint64_t{1} << (static_cast<unsigned>(device) % 64);
+}
+
+}  // namespace
 
 Error::Error(int code, std::string_view call)
     : std::runtime_error(std::string(call) + " failed: " + describe(code)), code_(code) {}
@@ -12,6 +33,12 @@ Error::Error(int code, std::string_view call)
 bool is_no_gpu(int code) noexcept {
   return code == kStubLibrary || code == kInsufficientDriver || code == kNoDevice;
 }
+
+bool is_fatal(int code) noexcept {
+  return std::find(kFatal.begin(), kFatal.end(), code) != kFatal.end();
+}
+
+bool has_failed(int device) noexcept { return (failed_devices.load() & bit_of(device)) != 0; }
 
 std::string describe(int code) {
 #if TRTINFER_CUDA
@@ -27,6 +54,7 @@ void check(int code, std::string_view call) {
 #if TRTINFER_CUDA
   static_cast<void>(cudaGetLastError());  // else the next kernel launch would report this error
 #endif
+  if (is_fatal(code)) failed_devices.fetch_or(bit_of(current_device()));
   throw Error(code, call);
 }
 

@@ -25,10 +25,17 @@ class Error : public std::runtime_error {
 // True for the codes that mean "no GPU" rather than a fault.
 bool is_no_gpu(int code) noexcept;
 
+// True for the codes after which every call to that GPU fails, until the process ends.
+bool is_fatal(int code) noexcept;
+
+// True once check() has seen such a code while that GPU was current.
+bool has_failed(int device) noexcept;
+
 // The runtime's own text for a code, with its number: "out of memory (CUDA error 2)".
 std::string describe(int code);
 
-// Throws Error naming the call unless code is cudaSuccess (0); clears the runtime's last error.
+// Throws Error naming the call unless code is cudaSuccess (0); clears the runtime's last error, and
+// notes a fatal one.
 void check(int code, std::string_view call);
 
 }  // namespace trtinfer::cuda

@@ -42,6 +42,7 @@ EngineReplay::EngineReplay(const std::shared_ptr<const tensorrt::Engine>& engine
 EngineReplay::~EngineReplay() {
   try {
     const cuda::CurrentDevice device(options_.device);
+    for (const Lane& lane : lanes_) lane.stream.synchronize();
     lanes_.clear();
   } catch (const std::exception& error) {
     std::fprintf(stderr, "trtinfer: a GPU that failed was closed: %s\n", error.what());

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "cuda/device.hpp"
 #include "cuda/memory.hpp"
 #include "tensorrt/driver.hpp"
 #include "tensorrt/error.hpp"
@@ -19,7 +20,7 @@ void require_room(std::size_t plan_bytes) {
   static_cast<void>(cuda::allocate_device(2 * plan_bytes + kLeastRoom));
 }
 
-Object deserialize(const Library& library, void* runtime, std::span<const std::byte> plan) {
+void* deserialize(const Library& library, void* runtime, std::span<const std::byte> plan) {
   if (plan.empty()) throw Error("the plan is empty");
   if (!driver().usable) throw Error("a plan can only be opened on a GPU: " + driver().reason);
   const std::uint64_t mark = library.logger().mark();
@@ -33,7 +34,7 @@ Object deserialize(const Library& library, void* runtime, std::span<const std::b
     throw Error(refusal);
   }
   check_engine(library.abi(), engine);
-  return Object(engine);
+  return engine;
 }
 
 }  // namespace
@@ -88,8 +89,9 @@ std::int32_t onnx_element_type(DataType type) {
 
 Engine::Engine(const Library& library, std::span<const std::byte> plan)
     : library_(library),
-      runtime_(library.create_runtime()),
-      engine_(deserialize(library, runtime_.get(), plan)) {
+      device_(cuda::current_device()),
+      runtime_(library.create_runtime().release(), Destroy{device_}),
+      engine_(deserialize(library, runtime_.get(), plan), Destroy{device_}) {
   const EngineMethods& call = library_.abi().engine;
   const char* name = call.get_name(engine_.get());
   name_ = name == nullptr ? "" : name;

@@ -43,6 +43,7 @@ class Engine {
   Engine(const Library& library, std::span<const std::byte> plan);
 
   const Library& library() const { return library_; }
+  int device() const { return device_; }
   void* interface() const { return engine_.get(); }
   const std::vector<IoTensor>& tensors() const { return tensors_; }
   const std::string& name() const { return name_; }
@@ -56,6 +57,7 @@ class Engine {
   void read_tensors();
 
   const Library& library_;
+  const int device_;
   Object runtime_;  // declared before the engine, which must go first
   Object engine_;
   std::string name_;

@@ -10,10 +10,11 @@ namespace {
 
 Object create_config(const Engine& engine, const ContextOptions& options) {
   const Library& library = engine.library();
-  if (!library.is_rtx()) return nullptr;
+  if (!library.is_rtx()) return {};
   const std::uint64_t mark = library.logger().mark();
   const RuntimeConfigMethods& call = library.abi().runtime_config;
-  Object config(library.abi().engine.create_runtime_config(engine.interface()));
+  Object config(library.abi().engine.create_runtime_config(engine.interface()),
+                Destroy{engine.device()});
   if (config == nullptr) {
     throw Error(library.logger().explain("TensorRT gives no runtime configuration", mark));
   }
@@ -38,7 +39,7 @@ Object create_context(const Engine& engine, void* config, Allocation allocation)
                                          mark));
   }
   check_context(library.abi(), context);
-  return Object(context);
+  return {context, Destroy{engine.device()}};
 }
 
 }  // namespace

@@ -2,13 +2,18 @@
 
 #include <memory>
 
+#include "cuda/error.hpp"
 #include "tensorrt/abi.hpp"
 
 namespace trtinfer::tensorrt {
 
-/// Calls the destructor that also frees, which is the second entry of a wrapper's vtable.
+/// Calls the destructor that also frees, which is the second entry of a wrapper's vtable. On a GPU
+/// that has failed it crashes, so what was made there is left to the end of the process.
 struct Destroy {
+  int device = -1;  // on which the object was made; -1: on none
+
   void operator()(void* interface) const noexcept {
+    if (cuda::has_failed(device)) return;
     void* const* vtable = *static_cast<void* const* const*>(interface);
     reinterpret_cast<void (*)(void*)>(vtable[1])(interface);
   }

@@ -18,16 +18,17 @@ Object create_config(const Engine& engine) {
   if (config == nullptr) {
     throw Error(library.logger().explain("TensorRT gives no runtime configuration", mark));
   }
-  return Object(config);
+  return {config, Destroy{engine.device()}};
 }
 
-Object create_cache(const Library& library, void* config) {
+Object create_cache(const Engine& engine, void* config) {
+  const Library& library = engine.library();
   const std::uint64_t mark = library.logger().mark();
   void* cache = library.abi().runtime_config.create_cache(config);
   if (cache == nullptr) {
     throw Error(library.logger().explain("TensorRT-RTX gives no runtime cache", mark));
   }
-  return Object(cache);
+  return {cache, Destroy{engine.device()}};
 }
 
 }  // namespace
@@ -35,7 +36,7 @@ Object create_cache(const Library& library, void* config) {
 RuntimeCache::RuntimeCache(std::shared_ptr<const Engine> engine)
     : engine_(std::move(engine)),
       config_(create_config(*engine_)),
-      cache_(create_cache(engine_->library(), config_.get())) {}
+      cache_(create_cache(*engine_, config_.get())) {}
 
 bool RuntimeCache::deserialize(std::span<const std::byte> bytes) {
   const RuntimeCacheMethods& call = engine_->library().abi().runtime_cache;

@@ -50,6 +50,16 @@ void absence_is_told_from_faults() {
   CHECK(!cuda::is_no_gpu(2));
 }
 
+void fatal_errors_are_noted_for_the_current_gpu() {
+  CHECK(cuda::is_fatal(719));
+  CHECK(!cuda::is_fatal(2));
+  CHECK(!cuda::has_failed(0));
+  CHECK_THROWS((cuda::check(719, "cudaStreamSynchronize"), 0), cuda::Error);
+  CHECK(cuda::has_failed(cuda::current_device()));
+  CHECK(!cuda::has_failed(cuda::current_device() + 1));
+  CHECK(!cuda::has_failed(-1));
+}
+
 }  // namespace
 
 int main() {
@@ -57,4 +67,5 @@ int main() {
   kernels_run_on_every_gpu_and_nowhere_else();
   check_names_the_call_and_the_code();
   absence_is_told_from_faults();
+  fatal_errors_are_noted_for_the_current_gpu();  // the last: nothing takes it back
 }
