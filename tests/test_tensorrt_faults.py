@@ -91,10 +91,17 @@ def of_another_family(plan: bytes) -> bytes:
 
 
 def of_another_version(plan: bytes) -> bytes:
-    """The version, a byte for each of its parts, is in the first bytes of a plan."""
-    version = bytes(map(int, tensorrt_library.find().version.split(".")))
-    place = plan.index(version, 0, 64)
-    return plan[:place] + bytes([version[0] + 1]) + plan[place + 1 :]
+    """TensorRT refuses by the version that it serialized, a tag before each of its parts.
+
+    TensorRT for RTX also writes it as bytes into a header of its own, but only warns by that one.
+    """
+    major, *rest = map(int, tensorrt_library.find().version.split("."))
+
+    def serialized(*version: int) -> bytes:
+        return b"".join(b"\x02\x80\x01\x00" + bytes([part]) for part in version)
+
+    assert serialized(major, *rest) in plan[:256]
+    return plan.replace(serialized(major, *rest), serialized(major + 1, *rest), 1)
 
 
 def replace_entries(cache: PlanCache, kind: str, damage: Callable[[bytes], bytes]) -> int:
