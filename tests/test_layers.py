@@ -110,6 +110,7 @@ SERVER_ORDER = [
     "http.compression",
     "http.connection",
     "http.routes",
+    "http.page",
     "http.tensors",
     "http.application",
     "http.inference",

@@ -143,8 +143,16 @@ def test_a_client_that_stops_in_a_request_is_cut_off(served: Served, start: byte
     with served.connect() as connection:
         connection.sendall(start)
         began = time.monotonic()
+        assert read_response(connection)[0] == 408
         assert connection.recv(1) == b""
         assert 0.3 < time.monotonic() - began < 2.0
+
+
+def test_a_request_that_ends_early_is_told_so(served: Served) -> None:
+    with served.connect() as connection:
+        connection.sendall(WHOLE[:-1])
+        connection.shutdown(socket.SHUT_WR)
+        assert read_response(connection)[0] == 400
 
 
 def test_a_connection_without_requests_is_cut_off(served: Served) -> None:

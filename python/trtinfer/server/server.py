@@ -18,6 +18,7 @@ from trtinfer.server.http.connection import Connection, Connections
 from trtinfer.server.http.control import ControlCalls
 from trtinfer.server.http.inference import InferenceCalls
 from trtinfer.server.http.monitoring import MonitoringCall, ServerCounters
+from trtinfer.server.http.page import PageCall
 from trtinfer.server.http.routes import Routes
 from trtinfer.server.options import ServerOptions
 from trtinfer.server.repository import Repository, Source
@@ -115,6 +116,7 @@ class Server:
         InferenceCalls(self._repository, self._memory, self._state).add_to(routes)
         ControlCalls(self._repository, self._memory).add_to(routes)
         ClassifyCall(self._repository).add_to(routes)
+        PageCall().add_to(routes)
         application = Application(self._options, routes, self._state)
         connections = Connections(self._options, application, application.refuse)
         counters = ServerCounters(self._state, application, connections, self._calls)

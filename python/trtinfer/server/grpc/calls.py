@@ -10,7 +10,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
+from trtinfer.errors import InputError
 from trtinfer.server.errors import status_of
 from trtinfer.server.grpc.messages import PACKAGE, SERVICE, description, message
 
@@ -43,11 +45,12 @@ class Calls:
 
     def add(self, name: str, handler: _Unary) -> None:
         """Add a call with one request and one response."""
+        read, write = self._codec(name)
 
-        async def answer(request: Any, context: Any) -> Any:
+        async def answer(received: bytes, context: Any) -> Any:
             try:
                 self._check_token(name, context)
-                response = await handler(request)
+                response = await handler(read(received))
             except Exception as error:
                 return await self._abort(context, error)
             except asyncio.CancelledError:
@@ -56,31 +59,40 @@ class Calls:
             self.responses["OK"] += 1
             return response
 
-        self._handlers[name] = grpc.unary_unary_rpc_method_handler(answer, *self._codec(name))
+        self._handlers[name] = grpc.unary_unary_rpc_method_handler(answer, None, write)
 
     def add_stream(self, name: str, handler: _Stream) -> None:
         """Add a call with streams both ways."""
+        read, write = self._codec(name)
 
-        async def answer(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        async def answer(received: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
             try:
                 self._check_token(name, context)
-                async for response in handler(requests):
+                async for response in handler(read(data) async for data in received):
                     yield response
             except Exception as error:
                 await self._abort(context, error)
             self.responses["OK"] += 1
 
-        self._handlers[name] = grpc.stream_stream_rpc_method_handler(answer, *self._codec(name))
+        self._handlers[name] = grpc.stream_stream_rpc_method_handler(answer, None, write)
 
     def handler(self) -> Any:
         """Return what a gRPC server takes."""
         return grpc.method_handlers_generic_handler(SERVICE, self._handlers)
 
-    def _codec(self, name: str) -> tuple[Any, Any]:
+    def _codec(self, name: str) -> tuple[Callable[[bytes], Any], Callable[[Any], bytes]]:
+        """What reads a request and writes a response."""
         request, response = (
             message(kind.removeprefix(f".{PACKAGE}.")) for kind in self._types[name]
         )
-        return request.FromString, response.SerializeToString
+
+        def read(received: bytes) -> Any:  # grpc itself would call a bad message UNKNOWN
+            try:
+                return request.FromString(received)
+            except DecodeError as error:
+                raise InputError(f"this is no {request.__name__}: {error}") from None
+
+        return read, response.SerializeToString
 
     def _check_token(self, name: str, context: Any) -> None:
         if self._token is None or name in _OPEN_CALLS:

@@ -13,13 +13,14 @@ import orjson
 from trtinfer.server.errors import status_of
 from trtinfer.server.http import compression
 from trtinfer.server.http.message import Request, Response
+from trtinfer.server.http.page import PATHS
 from trtinfer.server.http.routes import MethodError, Routes
 from trtinfer.server.options import ServerOptions
 from trtinfer.server.state import ServerState
 
 logger = logging.getLogger("trtinfer")
 
-_OPEN_PATHS = (b"/", b"/v2/health/live", b"/v2/health/ready")
+_OPEN_PATHS = (*PATHS, b"/v2/health/live", b"/v2/health/ready")
 _RETRY = (("Retry-After", "1"),)
 _LARGE = 64 << 10  # bytes; compressing more would hold up the loop
 

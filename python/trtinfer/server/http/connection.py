@@ -54,6 +54,7 @@ class Connection(asyncio.Protocol):
         self._header_bytes = 0  # fed since the last message ended
         self._body_bytes = 0
         self._in_headers = True
+        self._in_message = False
         self._held = 0  # bytes of bodies that are read, wait or are under way
         self._refused = False
         self._paused = False
@@ -100,6 +101,11 @@ class Connection(asyncio.Protocol):
             if self._in_headers and self._header_bytes > self._options.max_header_bytes:
                 self._refuse(431, f"headers may take {self._options.max_header_bytes} bytes")
 
+    def eof_received(self) -> None:
+        """Close, as the client did or will; what it asked for is taken back."""
+        if self._in_message:
+            self._refuse(400, "the connection ended within a request")
+
     def pause_writing(self) -> None:
         """Note that the client does not take its answers."""
         self._drained = self._loop.create_future()
@@ -116,6 +122,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """Forget the last request."""
+        self._in_message = True
         self._target = b""
         self._headers = {}
         self._body = []
@@ -161,6 +168,7 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """Hand the request to the application, or let it wait for the one before."""
         self._in_headers = True
+        self._in_message = False
         self._header_bytes = 0
         if self._refused:
             return
@@ -257,9 +265,12 @@ class Connection(asyncio.Protocol):
         """End the connection once what was written has gone out."""
         self._transport.close()
 
-    def abort(self) -> None:
-        """End the connection now."""
-        self._transport.abort()
+    def expire(self) -> None:
+        """End the connection, whose deadline has passed."""
+        if self._in_message and self._task is None and not self._refused:
+            self._refuse(408, "the request did not come in time")
+        else:
+            self._transport.abort()
 
 
 class Connections:
@@ -314,5 +325,5 @@ class Connections:
     def _sweep(self) -> None:
         now = self.loop.time()
         for connection in [c for c in self._open if c.deadline < now]:
-            connection.abort()
+            connection.expire()
         self._sweeper = self.loop.call_later(_SWEEP, self._sweep)
