@@ -28,6 +28,11 @@ std::size_t row_stride(const Resampling& resampling) {
   return (static_cast<std::size_t>(resampling.source_window().columns) * 3 + 15) / 16 * 16;
 }
 
+bool is_of_size(const Resampling& resampling, const Shape& shape) {
+  return resampling.geometry.source_height == shape[0] &&
+         resampling.geometry.source_width == shape[1];
+}
+
 }  // namespace
 
 ImageTransfer::ImageTransfer(const preprocess::GpuPreprocessor& preprocessor)
@@ -35,19 +40,33 @@ ImageTransfer::ImageTransfer(const preprocess::GpuPreprocessor& preprocessor)
   reserve_table(kFirstTableBytes);
 }
 
-void ImageTransfer::plan(const Batch& batch) {
-  resamplings_.clear();
+bool ImageTransfer::find_resamplings(const Batch& batch) {
+  bool is_like_last = resamplings_.size() == batch.units.size();
+  resamplings_.resize(batch.units.size());
+  const Resampling* before = nullptr;
+  for (std::size_t i = 0; i < batch.units.size(); ++i) {
+    const Shape& shape = batch.units[i].shapes->front();
+    if (resamplings_[i] == nullptr || !is_of_size(*resamplings_[i], shape)) {
+      is_like_last = false;
+      // Of images of one size only the first is looked up, which takes a lock.
+      const bool is_like_before = before != nullptr && is_of_size(*before, shape);
+      resamplings_[i] =
+          is_like_before ? resamplings_[i - 1] : preprocessor_.resampling(shape[0], shape[1]);
+    }
+    before = resamplings_[i].get();
+  }
+  return is_like_last;
+}
+
+void ImageTransfer::plan() {
   sources_.clear();
   offsets_.clear();
   std::size_t offset = kAlignment;  // the kernel may read up to 16 bytes before a window
-  for (const BatchUnit& unit : batch.units) {
-    const Shape& shape = unit.shapes->front();
-    resamplings_.push_back(preprocessor_.resampling(shape[0], shape[1]));
-    const Resampling& resampling = *resamplings_.back();
-    const std::size_t stride = row_stride(resampling);
+  for (const auto& resampling : resamplings_) {
+    const std::size_t stride = row_stride(*resampling);
     offsets_.push_back(offset);
-    sources_.push_back({&resampling, nullptr, static_cast<std::ptrdiff_t>(stride)});
-    offset = align(offset + stride * static_cast<std::size_t>(resampling.source_window().rows));
+    sources_.push_back({resampling.get(), nullptr, static_cast<std::ptrdiff_t>(stride)});
+    offset = align(offset + stride * static_cast<std::size_t>(resampling->source_window().rows));
   }
   reserve_pixels(offset + kAlignment);
 }
@@ -111,13 +130,19 @@ void ImageTransfer::send_pixels(const Batch& batch, const cuda::Stream& stream) 
 }
 
 void ImageTransfer::send(const Batch& batch, std::uint32_t images, const cuda::Stream& stream) {
-  plan(batch);
+  const bool is_like_last = find_resamplings(batch) && images == images_;
+  if (!is_like_last) {
+    images_ = 0;  // what follows may fail
+    plan();
+  }
   send_pixels(batch, stream);
+  if (is_like_last) return;  // and so is the table, which is still there
   sources_.resize(images, sources_.front());
   const std::size_t bytes = preprocess::batch_bytes(sources_);
   reserve_table(bytes);
   preprocess::write_batch(sources_, host_table_.get());
   cuda::copy_async(table_.get(), host_table_.get(), bytes, stream);
+  images_ = images;
 }
 
 }  // namespace trtinfer::pipeline

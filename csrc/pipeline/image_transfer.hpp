@@ -32,7 +32,9 @@ class ImageTransfer {
     std::size_t bytes;
   };
 
-  void plan(const Batch& batch);
+  /// Whether each image has the size of the one in its place in the batch before.
+  bool find_resamplings(const Batch& batch);
+  void plan();
   void reserve_pixels(std::size_t bytes);
   void reserve_table(std::size_t bytes);
   void send_pixels(const Batch& batch, const cuda::Stream& stream);
@@ -41,6 +43,7 @@ class ImageTransfer {
   cuda::DeviceMemory pixels_, table_;
   cuda::PinnedMemory host_table_;
   std::size_t pixel_bytes_ = 0, table_bytes_ = 0;
+  std::uint32_t images_ = 0;  // of the table that is there; 0: none
   std::vector<std::shared_ptr<const preprocess::Resampling>> resamplings_;
   std::vector<preprocess::BatchSource> sources_;
   std::vector<std::size_t> offsets_;  // of each image's window in pixels_

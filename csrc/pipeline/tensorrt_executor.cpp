@@ -229,20 +229,47 @@ void TensorRtExecutor::scatter(const Batch& batch, const Lane& lane) const {
     const Tensor& output = lane.outputs[i];
     const std::byte* from = output.host.get();
     for (const BatchUnit& unit : batch.units) {
-      std::byte* to = varies_ ? unit.request->output(i, outputs_[i], output.row, batched_)
-                              : unit.request->outputs[i].data.get();
-      if (to == nullptr) throw BatchError("parts of one request gave outputs of two shapes");
+      std::byte* to = unit.request->outputs[i].data.get();
       std::memcpy(to + output.row_bytes * unit.first_row, from, output.row_bytes * unit.rows);
       from += output.row_bytes * unit.rows;
     }
   }
 }
 
-std::vector<Shape> TensorRtExecutor::rows_of(const Batch& batch) const {
+void TensorRtExecutor::take_shapes(const Batch& batch, Lane& lane, const Bucket& bucket) const {
   check_rows_agree(batch);
-  std::vector<Shape> rows;
-  for (const Shape& shape : *batch.units.front().shapes) rows.push_back(row_of(shape));
-  return rows;
+  const std::vector<Shape>& shapes = *batch.units.front().shapes;
+  if (!is_bound(lane, bucket, shapes)) {
+    std::vector<Shape> rows;
+    for (const Shape& shape : shapes) rows.push_back(row_of(shape));
+    lane.bound = nullptr;  // what follows may fail
+    fit(lane, bucket, rows);
+    bind(lane, bucket);
+    lane.bound = &bucket;
+  }
+  place_outputs(batch, lane);
+}
+
+bool TensorRtExecutor::is_bound(const Lane& lane, const Bucket& bucket,
+                                const std::vector<Shape>& shapes) const {
+  if (lane.bound != &bucket) return false;
+  for (std::size_t i = 0; i < shapes.size(); ++i) {
+    const Shape& row = lane.inputs[i].row;
+    if (!std::equal(shapes[i].begin() + (batched_ ? 1 : 0), shapes[i].end(), row.begin(),
+                    row.end())) {
+      return false;
+    }
+  }
+  return true;
+}
+
+void TensorRtExecutor::place_outputs(const Batch& batch, const Lane& lane) const {
+  for (const BatchUnit& unit : batch.units) {
+    for (std::size_t i = 0; i < outputs_.size(); ++i) {
+      if (unit.request->output(i, outputs_[i], lane.outputs[i].row, batched_) != nullptr) continue;
+      throw BatchError("parts of one request gave outputs of two shapes");
+    }
+  }
 }
 
 void TensorRtExecutor::run(const Batch& batch) {
@@ -250,10 +277,7 @@ void TensorRtExecutor::run(const Batch& batch) {
   Lane& lane = lanes_[batch.lane];
   Bucket& bucket = *std::find_if(lane.buckets.begin(), lane.buckets.end(),
                                  [&](const Bucket& b) { return b.rows() >= batch.rows; });
-  if (varies_) {
-    fit(lane, bucket, rows_of(batch));
-    bind(lane, bucket);
-  }
+  if (varies_) take_shapes(batch, lane, bucket);
   if (preprocessor_ != nullptr) {
     lane.images->send(batch, bucket.rows(), lane.stream);
     if (lane.images->table() != lane.captured_table) record(lane);

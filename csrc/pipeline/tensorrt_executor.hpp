@@ -84,6 +84,7 @@ class TensorRtExecutor : public Executor {
     std::unique_ptr<ImageTransfer> images;
     const std::byte* captured_table = nullptr;  // of `images`, in all graphs
     std::vector<Bucket> buckets;
+    const Bucket* bound = nullptr;  // where rows vary: the one that the tensors' shapes are of
   };
 
   void read_ranges(const tensorrt::Engine& engine);
@@ -92,7 +93,9 @@ class TensorRtExecutor : public Executor {
   void fit(Lane& lane, const Bucket& bucket, const std::vector<Shape>& rows) const;
   Shape output_row(const Bucket& bucket, const TensorSpec& output) const;
   Shape row_of(const Shape& shape) const;
-  std::vector<Shape> rows_of(const Batch& batch) const;
+  void take_shapes(const Batch& batch, Lane& lane, const Bucket& bucket) const;
+  bool is_bound(const Lane& lane, const Bucket& bucket, const std::vector<Shape>& shapes) const;
+  void place_outputs(const Batch& batch, const Lane& lane) const;
   void bind(const Lane& lane, const Bucket& bucket) const;
   void record(Lane& lane) const;
   void enqueue(const Lane& lane, const Bucket& bucket) const;
