@@ -257,6 +257,12 @@ def test_tensorrt_rtx_is_found_and_usable():
     assert tensorrt_library.find(library.path) is library
 
 
+def test_system_is_not_asked_when_something_before_it_serves(monkeypatch):
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(Path(rtx_candidate().library).parent))
+    monkeypatch.setattr(ctypes.util, "find_library", pytest.fail)
+    assert tensorrt_library.find().is_rtx
+
+
 def test_without_a_parser_nothing_can_be_built():
     library = _core.TensorRtLibrary.load(rtx_candidate().library, "")
     assert not library.can_build

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes.util
 import importlib.util
+import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -73,13 +74,7 @@ def candidates(path: str | os.PathLike[str] | None = None) -> list[Candidate]:
     Raises:
         BackendError: The explicit path holds no TensorRT library.
     """
-    explicit = os.fspath(path) if path is not None else os.environ.get(VARIABLE)
-    if explicit:
-        return [_explicit(Path(explicit), "argument" if path is not None else VARIABLE)]
-    found: dict[str, Candidate] = {}
-    for candidate in (*_in_packages(), *_in_library_path(), *_in_system()):
-        found.setdefault(os.path.realpath(candidate.library), candidate)
-    return list(found.values())
+    return list(_search(path))
 
 
 def find(
@@ -95,7 +90,7 @@ def find(
         BackendError: None can; says what was found and why each was refused.
     """
     refusals = []
-    for candidate in candidates(path):
+    for candidate in _search(path):
         try:
             if flavor not in (None, candidate.flavor):
                 raise BackendError(f"it is {candidate.flavor}, but {flavor} is needed")
@@ -105,6 +100,20 @@ def find(
     if refusals:
         raise BackendError(f"no usable {flavor or 'TensorRT'}: {'; '.join(refusals)}")
     raise BackendError(f"no {flavor or 'TensorRT'} was found; {_INSTALL}")
+
+
+def _search(path: str | os.PathLike[str] | None) -> Iterator[Candidate]:
+    explicit = os.fspath(path) if path is not None else os.environ.get(VARIABLE)
+    if explicit:
+        yield _explicit(Path(explicit), "argument" if path is not None else VARIABLE)
+        return
+    found = set()
+    # To ask the system's loader runs a compiler, which most sessions need not wait for.
+    for candidate in itertools.chain(_in_packages(), _in_library_path(), _in_system()):
+        file = os.path.realpath(candidate.library)
+        if file not in found:
+            found.add(file)
+            yield candidate
 
 
 def _explicit(path: Path, source: str) -> Candidate:
