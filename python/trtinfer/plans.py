@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -165,6 +166,8 @@ class PlanBuilder:
             "gpu": self.target.gpu,
             "precision": self._options.precision,
             "converter": _converter_version() if self._converts else None,
+            # TensorRT writes it into a plan, and refuses the plan where it is another.
+            "tf32_override": os.environ.get("NVIDIA_TF32_OVERRIDE"),
         }
 
     @property

@@ -102,11 +102,12 @@ struct AddOnePipeline {
 
   /// Batches run on `runs`, which is made of `own`; null: on `own` itself.
   AddOnePipeline(const ring::RingOptions& options, std::shared_ptr<AddOne> own,
-                 std::shared_ptr<Executor> runs)
+                 std::shared_ptr<Executor> runs, std::shared_ptr<LatencyPolicy> policy = nullptr)
       : executor(std::move(own)),
         pipeline(std::make_shared<Pipeline>(
             runs != nullptr ? std::move(runs) : executor,
-            std::vector<TensorSpec>{{"x", ElementType::kFloat32, {kWidth}}}, options)) {}
+            std::vector<TensorSpec>{{"x", ElementType::kFloat32, {kWidth}}}, options,
+            std::move(policy))) {}
 
   /// A request of rows (value, value + 1), (value + 1, value + 2), …, split where it must be.
   /// Without a notifier the caller has to wait for it.

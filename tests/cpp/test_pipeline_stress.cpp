@@ -27,8 +27,10 @@ struct Ends {
 
 class Stress {
  public:
-  explicit Stress(std::uint32_t lanes, Nanoseconds max_delay)
-      : pipeline_({.capacity = 48, .lanes = lanes, .max_batch_size = 8, .max_delay = max_delay}) {}
+  // A target of 0: no policy.
+  Stress(std::uint32_t lanes, Nanoseconds max_delay, Nanoseconds target)
+      : pipeline_({.capacity = 48, .lanes = lanes, .max_batch_size = 8, .max_delay = max_delay},
+                  std::make_shared<AddOne>(true), nullptr, make_policy(lanes, target)) {}
 
   void run(int milliseconds, bool drain) {
     std::thread reader([this] { read(); });
@@ -46,6 +48,12 @@ class Stress {
   const Ends& ends() const { return ends_; }
 
  private:
+  static std::shared_ptr<LatencyPolicy> make_policy(std::uint32_t lanes, Nanoseconds target) {
+    if (target == 0) return nullptr;
+    LatencyPolicyOptions options{.target = target, .lanes = lanes, .sizes = {1, 2, 4, 8}};
+    return std::make_shared<LatencyPolicy>(std::move(options));
+  }
+
   // Half a batch at most, or several batches; a bad row now and then.
   struct Draw {
     float value;
@@ -159,9 +167,11 @@ int main() {
   for (const bool drain : {true, false}) {
     for (const Nanoseconds max_delay : {0, 200'000}) {
       for (const std::uint32_t lanes : {1u, 2u}) {
-        Stress stress(lanes, max_delay);
-        stress.run(400, drain);
-        for (int i = 0; i < 6; ++i) totals[i] += stress.ends().by_outcome[i];
+        for (const Nanoseconds target : {Nanoseconds{0}, Nanoseconds{2'000'000}, kNever}) {
+          Stress stress(lanes, max_delay, target);
+          stress.run(200, drain);
+          for (int i = 0; i < 6; ++i) totals[i] += stress.ends().by_outcome[i];
+        }
       }
     }
   }
