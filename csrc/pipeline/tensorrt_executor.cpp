@@ -241,6 +241,7 @@ void TensorRtExecutor::take_shapes(const Batch& batch, Lane& lane, const Bucket&
   const std::vector<Shape>& shapes = *batch.units.front().shapes;
   if (!is_bound(lane, bucket, shapes)) {
     std::vector<Shape> rows;
+    rows.reserve(shapes.size());
     for (const Shape& shape : shapes) rows.push_back(row_of(shape));
     lane.bound = nullptr;  // what follows may fail
     fit(lane, bucket, rows);
