@@ -1,10 +1,12 @@
-"""What goes wrong with a GPU: plans, libraries, memory, kernels; no request is lost by it.
+"""What goes wrong with a GPU: plans, memory, kernels; no request is lost by it.
 
 What may ruin a GPU for the rest of a process runs in one of its own: this file is its program, too.
 """
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import logging
 import os
@@ -13,7 +15,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
 import models
@@ -22,8 +23,16 @@ import pytest
 from gpu import Gpu
 
 import trtinfer
-from trtinfer import BackendError, BuildOptions, TensorRtOptions, _core, tensorrt_library
+from trtinfer import (
+    BackendError,
+    BuildOptions,
+    TensorRtOptions,
+    _core,
+    engines,
+    tensorrt_library,
+)
 from trtinfer.completion import InferenceFuture
+from trtinfer.model_source import ModelSource
 from trtinfer.plan_cache import PlanCache
 
 RNG = np.random.default_rng(11)
@@ -32,8 +41,8 @@ RECIPE = trtinfer.Recipe.named("torchvision")
 SMALL_IMAGE = RNG.integers(0, 256, (300, 300, 3), np.uint8)
 LARGE_IMAGE = RNG.integers(0, 256, (3000, 4000, 3), np.uint8)
 
-CYCLES, WARM_UP = 1000, 100
-MOST_GROWTH = 8 << 20  # of all cycles together, in bytes of either memory
+CYCLES, WARM_UP = 500, 50
+MOST_GROWTH = 4 << 20  # of all cycles together, in bytes of either memory
 
 
 def open_session(model: bytes, falls_back: bool = True, **more: object) -> trtinfer.Session:
@@ -49,6 +58,18 @@ def open_images(**more: object) -> trtinfer.Session:
     return open_session(
         models.image_model(224), max_batch_size=2, max_inflight=1, preprocess=RECIPE, **more
     )
+
+
+def open_engine(model: bytes) -> tuple[_core.TensorRtEngine, _core.TensorRtRuntimeCache | None]:
+    """The engine of batch 1, with the kernels that sessions have compiled for it."""
+    cache = PlanCache()
+    found = engines.of_model(ModelSource(model), 1, None, TensorRtOptions(), None, cache)(0)
+    _, engine = found.buckets[0]
+    if not found.library.is_rtx:
+        return engine, None
+    kernels = _core.TensorRtRuntimeCache(engine)
+    kernels.deserialize(cache.get(found.kernels_key) or b"")
+    return engine, kernels
 
 
 def check_matmul(answers: list[np.ndarray], rows: np.ndarray) -> None:
@@ -160,43 +181,6 @@ def test_damaged_kernels_are_compiled_again(plan_cache):
         pytest.skip("only TensorRT for RTX keeps kernels")
     with open_matmul() as session:
         check_matmul(list(session.infer(x)["y"]), x)
-
-
-# --- Libraries
-
-
-def cuda_runtime() -> Path | None:
-    """A libcudart on this machine."""
-    spec = find_spec("nvidia")
-    folders = [Path(folder) for folder in (spec and spec.submodule_search_locations) or ()]
-    for folder in (*folders, Path("/usr/local/cuda")):
-        for file in folder.rglob("libcudart.so.1*"):
-            return file
-    return None
-
-
-@pytest.fixture(params=["a text", "our own extension", "the CUDA runtime"])
-def wrong_library(request, tmp_path) -> str:
-    text = tmp_path / "libtensorrt_rtx.so.1"
-    text.write_text("not a library at all")
-    libraries = {"a text": text, "our own extension": _core.__file__}
-    file = libraries.get(request.param) or cuda_runtime()
-    return str(file) if file is not None else pytest.skip("there is no libcudart")
-
-
-def test_a_wrong_library_is_an_error_that_names_it(wrong_library):
-    options = TensorRtOptions(library=wrong_library)
-    with pytest.raises(BackendError, match=Path(wrong_library).name):
-        trtinfer.Session(models.matmul_model(), backend="tensorrt", tensorrt=options)
-
-
-@pytest.mark.gpu
-def test_a_wrong_library_leaves_the_choice_to_the_cpu(wrong_library, caplog):
-    caplog.set_level(logging.INFO, "trtinfer")
-    options = TensorRtOptions(library=wrong_library)
-    with trtinfer.Session(models.matmul_model(), backend="auto", tensorrt=options) as session:
-        assert session.backend == "onnxruntime"
-    assert Path(wrong_library).name in caplog.text
 
 
 # --- Memory
@@ -319,6 +303,17 @@ def trap_with_half_precision_inputs() -> None:
     assert np.abs(answers - expected).max() <= 1e-2 * np.ptp(expected)
 
 
+def trap_beside_an_engine() -> None:
+    engine, kernels = open_engine(models.matmul_model())
+    replay = _core.EngineReplay(engine, [np.zeros((1, 256), np.float32)], cache=kernels)
+    gpu = Gpu()
+    gpu.hold()()
+    with pytest.raises(AssertionError, match="cuStreamSynchronize"):
+        gpu.synchronize()
+    with pytest.raises(BackendError):
+        replay.time_alone(1)
+
+
 @pytest.mark.gpu
 def test_all_that_was_queued_when_a_kernel_trapped_is_answered_once():
     log = apart(trap).stderr
@@ -335,29 +330,54 @@ def test_all_that_was_queued_when_a_kernel_trapped_fails_without_fallback():
     apart(trap_without_fallback)
 
 
+@pytest.mark.gpu
+def test_an_engine_can_be_dropped_when_a_kernel_trapped():
+    apart(trap_beside_an_engine)
+
+
 # --- Opening and closing
 
 
+def used_memory() -> dict[str, int]:
+    """Bytes of this process and of the GPU that are not free."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return {"host": pages * os.sysconf("SC_PAGE_SIZE"), "device": -_core.gpu_memory()[0]}
+
+
+def growth(cycle: Callable[[], None]) -> dict[str, int]:
+    for _ in range(WARM_UP):
+        cycle()
+    before = used_memory()
+    for _ in range(CYCLES):
+        cycle()
+    return {memory: used - before[memory] for memory, used in used_memory().items()}
+
+
 def open_and_close_often() -> None:
-    x = np.zeros(256, np.float32)
-    page = os.sysconf("SC_PAGE_SIZE")
-    used = []
-    for cycle in range(CYCLES + 1):
-        if cycle in (WARM_UP, CYCLES):
-            resident = int(Path("/proc/self/statm").read_text().split()[1]) * page
-            used.append((resident, -_core.gpu_memory()[0]))
-        with open_session(models.matmul_model(), max_batch_size=1, capacity=16) as session:
-            session.infer(x)
-    (host, device), (host_after, device_after) = used
-    print(json.dumps({"host": host_after - host, "device": device_after - device}))
+    model, x = models.matmul_model(), np.zeros((1, 256), np.float32)
+
+    def session() -> None:
+        with open_session(model, max_batch_size=1, max_inflight=2, capacity=16) as opened:
+            opened.infer(x[0])
+
+    def engine() -> None:
+        """As many objects of TensorRT as a session has."""
+        bare, kernels = open_engine(model)
+        _core.EngineReplay(bare, [x], lanes=2, cache=kernels).time_alone(1)
+
+    session()  # plan and kernels are kept from now on
+    print(json.dumps({"engine": growth(engine), "session": growth(session)}))
 
 
 @pytest.mark.gpu
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_thousand_sessions_leave_no_memory_behind():
+def test_many_sessions_leave_no_more_memory_behind_than_tensorrt_does():
     grown = json.loads(apart(open_and_close_often).stdout)
-    assert max(grown.values()) <= MOST_GROWTH, grown
+    for memory, most in grown["engine"].items():
+        assert grown["session"][memory] <= max(most, 0) + MOST_GROWTH, grown
 
 
 if __name__ == "__main__":

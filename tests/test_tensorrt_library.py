@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import ctypes.util
 import importlib.util
+import logging
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import models
 import pytest
 
-from trtinfer import _core, info, tensorrt_library
+import trtinfer
+from trtinfer import TensorRtOptions, _core, info, tensorrt_library
 from trtinfer.cli import main
 from trtinfer.errors import BackendError
 
@@ -238,6 +241,40 @@ def test_info_survives_a_wrong_variable(tmp_path, monkeypatch):
     monkeypatch.setenv(tensorrt_library.VARIABLE, str(tmp_path / "absent"))
     (entry,) = info.collect()["tensorrt"]
     assert "no such file" in entry["refused"]
+
+
+def cuda_runtime() -> Path | None:
+    """A libcudart on this machine."""
+    spec = importlib.util.find_spec("nvidia")
+    folders = [Path(folder) for folder in (spec and spec.submodule_search_locations) or ()]
+    for folder in (*folders, Path("/usr/local/cuda")):
+        for file in folder.rglob("libcudart.so.1*"):
+            return file
+    return None
+
+
+@pytest.fixture(params=["a text", "our own extension", "the CUDA runtime"])
+def wrong_library(request, tmp_path) -> str:
+    text = tmp_path / "libtensorrt_rtx.so.1"
+    text.write_text("not a library at all")
+    libraries = {"a text": text, "our own extension": _core.__file__}
+    file = libraries.get(request.param) or cuda_runtime()
+    return str(file) if file is not None else pytest.skip("there is no libcudart")
+
+
+def test_a_wrong_library_is_an_error_that_names_it(wrong_library):
+    options = TensorRtOptions(library=wrong_library)
+    with pytest.raises(BackendError, match=Path(wrong_library).name):
+        trtinfer.Session(models.matmul_model(), backend="tensorrt", tensorrt=options)
+
+
+@pytest.mark.gpu
+def test_a_wrong_library_leaves_the_choice_to_the_cpu(wrong_library, caplog):
+    caplog.set_level(logging.INFO, "trtinfer")
+    options = TensorRtOptions(library=wrong_library)
+    with trtinfer.Session(models.matmul_model(), backend="auto", tensorrt=options) as session:
+        assert session.backend == "onnxruntime"
+    assert Path(wrong_library).name in caplog.text
 
 
 def rtx_candidate() -> tensorrt_library.Candidate:
