@@ -98,7 +98,9 @@ void Graph::launch(const Stream& stream) const {
 
 CurrentDevice::CurrentDevice(int device) : device_(device) {
   check(cudaGetDevice(&before_), "cudaGetDevice");
-  if (before_ != device_) check(cudaSetDevice(device_), "cudaSetDevice");
+  // Also where it is the same: a new thread's device has a number, but no context is current yet,
+  // and TensorRT calls the driver, which does not make one as the runtime does.
+  check(cudaSetDevice(device_), "cudaSetDevice");
 }
 
 CurrentDevice::~CurrentDevice() {

@@ -84,8 +84,8 @@ class Graph {
   std::unique_ptr<void, DestroyGraph> graph_;
 };
 
-// Makes a GPU current for the calling thread, and the one before it when this dies: threads of the
-// caller's own must find their device as they left it.
+// Makes a GPU and its primary context current for the calling thread, and the GPU before it when
+// this dies: threads of the caller's own must find their device as they left it.
 class CurrentDevice {
  public:
   explicit CurrentDevice(int device);

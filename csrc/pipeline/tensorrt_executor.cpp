@@ -79,10 +79,8 @@ void TensorRtExecutor::open_lane(Lane& lane, const std::vector<BucketEngine>& en
   for (auto bucket = lane.buckets.rbegin(); bucket != lane.buckets.rend(); ++bucket) {
     fit(lane, *bucket, largest_);
   }
-  for (Bucket& bucket : lane.buckets) {
-    fit(lane, bucket, usual_);
-    bind(lane, bucket);
-  }
+  for (const Bucket& bucket : lane.buckets) fit(lane, bucket, usual_);
+  for (const Bucket& bucket : lane.buckets) bind(lane, bucket);
   record(lane);
 }
 
@@ -128,13 +126,21 @@ void TensorRtExecutor::fit(Lane& lane, const Bucket& bucket, const std::vector<S
     output.host = cuda::allocate_pinned(capacity);
     output.capacity = capacity;
   }
+  fit_scratch(lane, bucket);
+}
+
+void TensorRtExecutor::fit_scratch(Lane& lane, const Bucket& bucket) const {
+  std::size_t bytes = std::max<std::size_t>(bucket.context->required_device_memory(), 1);
+  if (varies_) {  // and kernels are replaced while they are in use: as much as any of them needs
+    const std::int64_t most = bucket.context->engine().device_memory_size();
+    bytes = std::max(bytes, static_cast<std::size_t>(std::max<std::int64_t>(most, 0)));
+  }
   // A lane runs one bucket at a time, so all of them share their scratch memory.
-  const std::size_t scratch = std::max<std::size_t>(bucket.context->required_device_memory(), 1);
-  if (scratch <= lane.scratch_bytes) return;
+  if (bytes <= lane.scratch_bytes) return;
   lane.scratch_bytes = 0;
   lane.scratch.reset();
-  lane.scratch = cuda::allocate_device(scratch);
-  lane.scratch_bytes = scratch;
+  lane.scratch = cuda::allocate_device(bytes);
+  lane.scratch_bytes = bytes;
 }
 
 Shape TensorRtExecutor::output_row(const Bucket& bucket, const TensorSpec& output) const {
@@ -273,11 +279,17 @@ void TensorRtExecutor::place_outputs(const Batch& batch, const Lane& lane) const
   }
 }
 
+const TensorRtExecutor::Bucket& TensorRtExecutor::bucket_for(const Lane& lane, std::uint32_t rows) {
+  const auto found = std::find_if(lane.buckets.begin(), lane.buckets.end(),
+                                  [&](const Bucket& bucket) { return bucket.rows() >= rows; });
+  if (found != lane.buckets.end()) return *found;
+  throw ExecutionError("a batch of " + std::to_string(rows) + " rows, and no plan for as many");
+}
+
 void TensorRtExecutor::run(const Batch& batch) {
   const cuda::CurrentDevice device(options_.device);
   Lane& lane = lanes_[batch.lane];
-  Bucket& bucket = *std::find_if(lane.buckets.begin(), lane.buckets.end(),
-                                 [&](const Bucket& b) { return b.rows() >= batch.rows; });
+  const Bucket& bucket = bucket_for(lane, batch.rows);
   if (varies_) take_shapes(batch, lane, bucket);
   if (preprocessor_ != nullptr) {
     lane.images->send(batch, bucket.rows(), lane.stream);

@@ -91,8 +91,10 @@ class TensorRtExecutor : public Executor {
   void open_lane(Lane& lane, const std::vector<BucketEngine>& engines) const;
   void open_bucket(Lane& lane, const BucketEngine& engine) const;
   void fit(Lane& lane, const Bucket& bucket, const std::vector<Shape>& rows) const;
+  void fit_scratch(Lane& lane, const Bucket& bucket) const;
   Shape output_row(const Bucket& bucket, const TensorSpec& output) const;
   Shape row_of(const Shape& shape) const;
+  static const Bucket& bucket_for(const Lane& lane, std::uint32_t rows);
   void take_shapes(const Batch& batch, Lane& lane, const Bucket& bucket) const;
   bool is_bound(const Lane& lane, const Bucket& bucket, const std::vector<Shape>& shapes) const;
   void place_outputs(const Batch& batch, const Lane& lane) const;

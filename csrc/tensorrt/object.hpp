@@ -2,21 +2,16 @@
 
 #include <memory>
 
-#include "cuda/error.hpp"
 #include "tensorrt/abi.hpp"
 
 namespace trtinfer::tensorrt {
 
-/// Calls the destructor that also frees, which is the second entry of a wrapper's vtable. On a GPU
-/// that has failed it crashes, so what was made there is left to the end of the process.
+/// Calls the destructor that also frees, with the object's GPU current. On a GPU that has failed it
+/// crashes, so what was made there is left to the end of the process.
 struct Destroy {
   int device = -1;  // on which the object was made; -1: on none
 
-  void operator()(void* interface) const noexcept {
-    if (cuda::has_failed(device)) return;
-    void* const* vtable = *static_cast<void* const* const*>(interface);
-    reinterpret_cast<void (*)(void*)>(vtable[1])(interface);
-  }
+  void operator()(void* interface) const noexcept;
 };
 
 /// Owns an interface of TensorRT.
