@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import models
@@ -14,7 +13,6 @@ from onnx import helper
 
 import trtinfer
 from trtinfer import BackendError, BuildOptions, ModelError, TensorRtOptions, _core
-from trtinfer.build_options import Dimensions
 from trtinfer.cli import main
 from trtinfer.plan_cache import PlanCache
 
@@ -224,95 +222,6 @@ def test_command_builds_what_sessions_open(
     caplog.set_level("INFO", "trtinfer")
     trtinfer.Session(path, max_batch_size=4, tensorrt=TensorRtOptions(build)).close()
     assert "built the plan" not in caplog.text
-
-
-# --- Rows that vary in shape ------------------------------------------------------------------
-
-
-def ranges(**dimensions: dict[int, tuple[int, int, int]]) -> TensorRtOptions:
-    return TensorRtOptions(build=BuildOptions(dimensions=dimensions))
-
-
-def pooled_model() -> bytes:
-    """Images of any size: their 2 x 2 maxima, and the mean of each channel."""
-    nodes = [
-        helper.make_node("MaxPool", ["x"], ["pooled"], kernel_shape=[2, 2], strides=[2, 2]),
-        helper.make_node("ReduceMean", ["x", "axes"], ["means"], keepdims=0),
-    ]
-    outputs = [models.tensor("pooled", ["n", 3, "h", "w"]), models.tensor("means", ["n", 3])]
-    x = models.tensor("x", ["n", 3, "height", "width"])
-    return models.build(nodes, [x], outputs, axes=np.array([2, 3]))
-
-
-IMAGE_SIZES: Dimensions = {"x": {2: (8, 32, 64), 3: (8, 32, 64)}}
-
-
-@pytest.fixture(params=[False, True], ids=["static", "dynamic"])
-def sessions(
-    request: pytest.FixtureRequest,
-) -> Iterator[tuple[trtinfer.Session, trtinfer.Session]]:
-    build = BuildOptions(dimensions=IMAGE_SIZES, dynamic_batch=request.param)
-    options = TensorRtOptions(build=build)
-    with (
-        trtinfer.Session(pooled_model(), backend="onnxruntime", batched=True) as cpu,
-        trtinfer.Session(pooled_model(), batched=True, max_batch_size=8, tensorrt=options) as gpu,
-    ):
-        assert gpu.backend == "tensorrt"
-        yield cpu, gpu
-
-
-@pytest.mark.gpu
-def test_rows_of_many_shapes_give_the_answers_of_the_cpu(sessions) -> None:
-    cpu, gpu = sessions
-    rng = np.random.default_rng(5)
-    images = [
-        rng.random((3, *rng.choice([8, 9, 24, 32, 63, 64], 2)), np.float32) for _ in range(60)
-    ]
-    futures = [gpu.submit(image) for image in images]
-    for image, future in zip(images, futures, strict=True):
-        right, answer = cpu.infer(image), future.result(60)
-        np.testing.assert_array_equal(answer["pooled"], right["pooled"])
-        np.testing.assert_allclose(answer["means"], right["means"], rtol=1e-4)
-    assert gpu.backend == "tensorrt"
-
-
-@pytest.mark.gpu
-def test_many_rows_of_one_shape_share_batches(sessions) -> None:
-    cpu, gpu = sessions
-    images = np.random.default_rng(6).random((21, 3, 16, 24), np.float32)
-    np.testing.assert_array_equal(gpu.infer(images)["pooled"], cpu.infer(images)["pooled"])
-    assert max(gpu.stats()["batch_sizes"]) == 8
-
-
-@pytest.mark.gpu
-def test_shape_out_of_the_plans_range_is_refused_alone(sessions) -> None:
-    _, gpu = sessions
-    for shape in ((3, 7, 32), (3, 32, 65)):
-        with pytest.raises(trtinfer.InputError, match=r"out of the range of its plan, \(3, 8, 8\)"):
-            gpu.infer(np.zeros(shape, np.float32))
-        with pytest.raises(trtinfer.InputError, match="out of the range"):
-            gpu.claim(shape=shape)
-    assert gpu.infer(np.zeros((3, 8, 64), np.float32))["pooled"].shape == (3, 4, 32)
-    assert gpu.stats()["invalid"] >= 2
-    assert gpu.backend == "tensorrt"
-
-
-@pytest.mark.gpu
-def test_output_whose_shape_depends_on_values_is_refused() -> None:
-    with pytest.raises(ModelError, match=r"NonZero|places.*depends on the inputs' values"):
-        trtinfer.Session(
-            models.nonzero_model(), backend="tensorrt", tensorrt=ranges(x={0: (1, 8, 8)})
-        )
-
-
-@pytest.mark.gpu
-def test_plan_of_varying_rows_is_a_model() -> None:
-    plan = plan_of(models.varying_model(), x=([1, 1], [4, 64], [4, 128]))
-    with trtinfer.Session(plan) as session:
-        assert [str(info) for info in session.inputs] == ["x: float32[?, ?]"]
-        for shape in ((1, 1), (3, 128), (9, 50)):
-            x = np.random.default_rng(7).random(shape, np.float32)
-            np.testing.assert_array_equal(session.infer(x)["y"], x + x)
 
 
 # --- Types ------------------------------------------------------------------------------------

@@ -8,10 +8,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import json
-import logging
 import os
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -20,6 +17,7 @@ from pathlib import Path
 import models
 import numpy as np
 import pytest
+from apart import apart, main
 from gpu import Gpu
 
 import trtinfer
@@ -80,20 +78,6 @@ def check_matmul(answers: list[np.ndarray], rows: np.ndarray) -> None:
 def check_means(session: trtinfer.Session, image: np.ndarray) -> None:
     means = session.infer(image)["means"]
     np.testing.assert_allclose(means, RECIPE(image).mean((1, 2)), rtol=1e-3, atol=1e-3)
-
-
-def apart(case: Callable[[], None], **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs a function of this file as a program; its log is in `stderr`."""
-    run = subprocess.run(
-        [sys.executable, __file__, case.__name__],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert run.returncode == 0, f"status {run.returncode}\n{run.stdout}\n{run.stderr}"
-    return run
 
 
 # --- Plans
@@ -381,5 +365,4 @@ def test_many_sessions_leave_no_more_memory_behind_than_tensorrt_does():
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO)
-    globals()[sys.argv[1]]()
+    main(globals())
