@@ -23,7 +23,7 @@ from models import (
 )
 from onnx import helper
 
-from trtinfer import _core, default_model
+from trtinfer import _core, default_model, tf32_override
 from trtinfer.batching import BatchAxis
 from trtinfer.build_options import BuildOptions
 from trtinfer.build_target import find_target, parse_capability
@@ -104,19 +104,23 @@ def test_half_precision_makes_plans_smaller(cache: PlanCache, precision: str) ->
 
 
 @pytest.mark.usefixtures("library")
-@pytest.mark.parametrize(("gpu", "is_split"), [(90, True), (89, False)])
-def test_products_are_split_only_where_tensorrt_rounds_them_unasked(gpu: int, is_split: bool):
-    rounded, exact = (
-        builder(
-            default_model.path(),
-            build_options=BuildOptions(tf32=tf32, compute_capabilities=(gpu,)),
-        )
-        for tf32 in (True, False)
-    )
-    assert rounded.key(1) != exact.key(1)
-    assert rounded.runtime_cache_key() != exact.runtime_cache_key() or not is_split
-    # Twice the weights: a high and a low part of each.
-    assert (len(exact.plan(1).data) > 1.8 * len(rounded.plan(1).data)) == is_split
+def test_plans_are_kept_apart_by_the_override_of_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(tf32_override.VARIABLE, raising=False)
+    rounded = builder(matmul_model(), None, ROWS, options(tf32=True))
+    assert b"nvidia_tf32_override=-1" in rounded.plan(1).data
+    allowed = rounded.key(1)
+    exact = builder(matmul_model(), None, ROWS, options())
+    assert b"nvidia_tf32_override=0" in exact.plan(1).data
+    assert builder(matmul_model(), None, ROWS, options(tf32=True)).key(1) != allowed
+
+
+@pytest.mark.usefixtures("library")
+@pytest.mark.parametrize("value", ["0", "1"])
+def test_an_override_that_the_user_set_stays(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv(tf32_override.VARIABLE, value)
+    plan = builder(matmul_model(), None, ROWS, options()).plan(1).data
+    assert f"nvidia_tf32_override={value}".encode() in plan
+    assert tf32_override.current() == value
 
 
 @pytest.mark.usefixtures("library")
@@ -425,7 +429,10 @@ def test_command_writes_plan_files(folder: Path) -> None:
 
 @pytest.mark.usefixtures("library")
 @pytest.mark.parametrize(("arguments", "said"), [([], b"tf32=0"), (["--tf32"], b"tf32=1")])
-def test_plan_says_whether_tf32_is_allowed(folder: Path, arguments: list[str], said: bytes) -> None:
+def test_plan_says_whether_tf32_is_allowed(
+    folder: Path, arguments: list[str], said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(tf32_override.VARIABLE, raising=False)
     assert run("--buckets", "1", "--output", "plans", *arguments) == 0
     assert said in (folder / "plans" / "model-fp32-b1.plan").read_bytes()
 

@@ -177,7 +177,7 @@ def test_nvidias_own_bindings_give_the_same_bits(gpu, library, name):
     if not library.is_rtx:
         pytest.skip(f"the bindings at hand are those of TensorRT for RTX, not {library.version}")
     bindings = pytest.importorskip("tensorrt_rtx_bindings")
-    model = precision.convert(default_model.path(), name, tf32=False)
+    model = precision.convert(default_model.path(), name)
     plan = build(library, model, images=shapes(4, 3, 224, 224))
     images = np.random.default_rng(6).random((4, 3, 224, 224), np.float32)
     context = _core.TensorRtExecutionContext(_core.TensorRtEngine(library, plan))

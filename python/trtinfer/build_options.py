@@ -26,9 +26,9 @@ class BuildOptions:
             instead of one for each bucket: the weights are held once, but batches take longer.
         keep_io_types: Inputs and outputs keep the model's types whatever the precision is; else
             they take part in it, with releases that take precision from the model only.
-        tf32: Factors of products of fp32 numbers may be rounded to 11 bits, which is faster. Where
-            TensorRT for RTX does so unasked (on compute capability 9.0), False makes three products
-            of each (`trtinfer.split_products`).
+        tf32: Factors of products of fp32 numbers may be rounded to 11 bits, which is faster. With
+            TensorRT for RTX and precision "fp32", False sets NVIDIA_TF32_OVERRIDE=0 for the whole
+            process unless the variable is set (`trtinfer.tf32_override`).
         workspace_bytes: Limit of scratch memory; 0: TensorRT's own.
         optimization_level: 0 to 5, the more the longer a build takes; -1: TensorRT's own.
         compute_capabilities: GPUs to build for, as 89 for 8.9; empty: the one at hand. Others need

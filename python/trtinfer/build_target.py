@@ -11,9 +11,6 @@ from trtinfer.errors import BackendError
 #: What a build can be given in releases 1.5 to 1.7; for every other GPU it is left open, and the
 #: plan runs on what the release runs on (compute capability 9.0 among them, up to 1.6).
 _RTX_TARGETS = frozenset({75, 80, 86, 89, 120, 121})
-#: Where TensorRT for RTX 1.6.1 was seen to multiply in TF32 though the plan forbids it; kernels are
-#: chosen when a plan is opened.
-_RTX_ALWAYS_TF32 = frozenset({90})
 
 
 @dataclass(frozen=True)
@@ -23,12 +20,10 @@ class BuildTarget:
     Attributes:
         gpu: As in a key: what has to be equal for a plan to be used.
         compute_capabilities: For the builder, as 89 for 8.9; empty: not said.
-        always_tf32: Products of fp32 numbers are rounded to TF32 whatever the builder is told.
     """
 
     gpu: str
     compute_capabilities: tuple[int, ...] = ()
-    always_tf32: bool = False
 
 
 def find_target(
@@ -53,8 +48,7 @@ def find_target(
         raise BackendError(_missing(library, device))
     if library.is_rtx:
         named = wanted if _RTX_TARGETS.issuperset(wanted) else ()
-        gpus = " ".join(map(capability_text, wanted))
-        return BuildTarget(gpus, named, always_tf32=not _RTX_ALWAYS_TF32.isdisjoint(wanted))
+        return BuildTarget(" ".join(map(capability_text, wanted)), named)
     if found is None or wanted != (own,):
         raise BackendError(
             f"TensorRT {library.version} builds for the GPU at hand only, not for compute "

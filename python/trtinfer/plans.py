@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trtinfer import _core, cache
+from trtinfer import _core, cache, tf32_override
 from trtinfer.batching import BatchAxis
 from trtinfer.build_options import BuildOptions
 from trtinfer.build_target import BuildTarget, find_target
@@ -86,6 +85,8 @@ class PlanBuilder:
         self._options = options or BuildOptions()
         self._cache = plan_cache
         self._timing_cache: bytes | None = None
+        exact = self._options.precision == "fp32" and not self._options.tf32
+        tf32_override.settle(library, exact=exact)
         self.target: BuildTarget = find_target(
             library, self._options.compute_capabilities, self._options.device
         )
@@ -151,7 +152,7 @@ class PlanBuilder:
 
     def _conversion(self) -> Callable[[], bytes]:
         source, options = self._source, self._options
-        settings = options.precision, options.keep_io_types, options.tf32
+        settings = options.precision, options.keep_io_types
         return functools.partial(convert, source.path or source.data, *settings)
 
     def runtime_cache_key(self) -> Key:
@@ -167,7 +168,7 @@ class PlanBuilder:
             "precision": self._options.precision,
             "converter": _converter_version() if self._converts else None,
             # TensorRT writes it into a plan, and refuses the plan where it is another.
-            "tf32_override": os.environ.get("NVIDIA_TF32_OVERRIDE"),
+            "tf32_override": tf32_override.current(),
         }
 
     @property
@@ -183,9 +184,7 @@ class PlanBuilder:
     @property
     def _converts(self) -> bool:
         """Whether precision has to be in the model."""
-        if self._options.precision == "fp32":
-            return self.target.always_tf32 and not self._options.tf32
-        return self._library.only_strongly_typed
+        return self._options.precision != "fp32" and self._library.only_strongly_typed
 
     def _smallest(self, bucket: int) -> int:
         return 1 if self.is_dynamic else bucket
@@ -355,7 +354,7 @@ def _shape_text(tensor: _core.TensorRtTensor) -> str:
 
 
 def _converter_version() -> str:
-    """Of what `trtinfer.precision` converts with."""
+    """Of the package whose converter `trtinfer.precision` uses."""
     import onnxruntime
 
-    return f"trtinfer {_core.__version__}, onnxruntime {onnxruntime.__version__}"
+    return str(onnxruntime.__version__)

@@ -24,9 +24,7 @@ _FLOAT, _FLOAT16, _BFLOAT16 = 1, 10, 16  # onnx.TensorProto.DataType
 _INSTALL = "install onnx 1.17 or newer"
 
 
-def convert(
-    model: bytes | Path, precision: str, keep_io_types: bool = True, tf32: bool = True
-) -> bytes:
+def convert(model: bytes | Path, precision: str, keep_io_types: bool = True) -> bytes:
     """Rewrites a model so that its numbers have a precision.
 
     Args:
@@ -35,8 +33,6 @@ def convert(
             QuantizeLinear and DequantizeLinear nodes, and what they do not enclose keeps its
             type); `"fp16"` and `"bf16"` convert it.
         keep_io_types: Inputs and outputs stay float32; else they are converted too.
-        tf32: Whether a library that multiplies fp32 numbers in TF32 may do so; False: every product
-            of an `"fp32"` model becomes three that TF32 computes almost exactly.
 
     Returns:
         The serialized model, with its weights inside.
@@ -61,8 +57,6 @@ def convert(
         proto = _to_float16(proto, keep_io_types)
         if precision == "bf16":
             _to_bfloat16(proto, exact)
-    if precision == "fp32" and not tf32:
-        proto = _split_products(proto)
     return _serialize(proto)
 
 
@@ -100,15 +94,6 @@ def _to_float16(proto: Any, keep_io_types: bool) -> Any:
         return converter.convert_float_to_float16(proto, keep_io_types=keep_io_types)
     except Exception as error:  # assertions and key errors, for models it does not expect
         raise ModelError(f"the model cannot be converted to 16 bits: {error!r}") from error
-
-
-def _split_products(proto: Any) -> Any:
-    from trtinfer import split_products  # needs onnx
-
-    try:
-        return split_products.split(proto)
-    except Exception as error:  # shape inference's own types
-        raise ModelError(f"the model's fp32 products cannot be split: {error}") from error
 
 
 def _float_values(proto: Any) -> dict[str, np.ndarray[Any, Any]]:
