@@ -294,8 +294,9 @@ def trap_beside_an_engine() -> None:
     gpu.hold()()
     with pytest.raises(AssertionError, match="cuStreamSynchronize"):
         gpu.synchronize()
-    with pytest.raises(BackendError):
-        replay.time_alone(1)
+    for use in (lambda: replay.time_alone(1), open_matmul):
+        with pytest.raises(BackendError):
+            use()
 
 
 @pytest.mark.gpu
@@ -315,7 +316,7 @@ def test_all_that_was_queued_when_a_kernel_trapped_fails_without_fallback():
 
 
 @pytest.mark.gpu
-def test_an_engine_can_be_dropped_when_a_kernel_trapped():
+def test_a_gpu_whose_kernel_trapped_is_an_error_and_no_crash():
     apart(trap_beside_an_engine)
 
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <cstdint>
+#include <cstddef>
 
 #include "cuda/device.hpp"
 
@@ -19,10 +19,13 @@ namespace {
 constexpr std::array kFatal = {4,   214, 220, 226, 700, 702, 709, 710, 714,
                                715, 716, 717, 718, 719, 721, 810, 911, 999};
 
-std::atomic<std::uint64_t> failed_devices{0};  // a bit for each
+constexpr std::size_t kMostDevices = 64;
+std::array<std::atomic<int>, kMostDevices> failures{};
 
-std::uint64_t bit_of(int device) noexcept {
-  return device < 0 ? 0 : std::uint64_t{1} << (static_cast<unsigned>(device) % 64);
+void note(int device, int code) noexcept {
+  const auto index = static_cast<std::size_t>(device);
+  int none = 0;
+  if (index < failures.size()) failures[index].compare_exchange_strong(none, code);
 }
 
 }  // namespace
@@ -38,7 +41,10 @@ bool is_fatal(int code) noexcept {
   return std::find(kFatal.begin(), kFatal.end(), code) != kFatal.end();
 }
 
-bool has_failed(int device) noexcept { return (failed_devices.load() & bit_of(device)) != 0; }
+int failure_of(int device) noexcept {
+  const auto index = static_cast<std::size_t>(device);
+  return index < failures.size() ? failures[index].load(std::memory_order_relaxed) : 0;
+}
 
 std::string describe(int code) {
 #if TRTINFER_CUDA
@@ -54,7 +60,7 @@ void check(int code, std::string_view call) {
 #if TRTINFER_CUDA
   static_cast<void>(cudaGetLastError());  // else the next kernel launch would report this error
 #endif
-  if (is_fatal(code)) failed_devices.fetch_or(bit_of(current_device()));
+  if (is_fatal(code)) note(current_device(), code);
   throw Error(code, call);
 }
 

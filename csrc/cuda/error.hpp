@@ -28,8 +28,8 @@ bool is_no_gpu(int code) noexcept;
 // True for the codes after which every call to that GPU fails, until the process ends.
 bool is_fatal(int code) noexcept;
 
-// True once check() has seen such a code while that GPU was current.
-bool has_failed(int device) noexcept;
+// The first such code that check() saw while that GPU was current; 0: none.
+int failure_of(int device) noexcept;
 
 // The runtime's own text for a code, with its number: "out of memory (CUDA error 2)".
 std::string describe(int code);

@@ -1,5 +1,7 @@
 #include "cuda/stream.hpp"
 
+#include <string>
+
 #include "cuda/error.hpp"
 
 #if TRTINFER_CUDA
@@ -97,6 +99,9 @@ void Graph::launch(const Stream& stream) const {
 }
 
 CurrentDevice::CurrentDevice(int device) : device_(device) {
+  if (const int code = failure_of(device); code != 0) {
+    throw Error(code, "an earlier use of GPU " + std::to_string(device));
+  }
   check(cudaGetDevice(&before_), "cudaGetDevice");
   // Also where it is the same: a new thread's device has a number, but no context is current yet,
   // and TensorRT calls the driver, which does not make one as the runtime does.

@@ -88,6 +88,7 @@ class Graph {
 // this dies: threads of the caller's own must find their device as they left it.
 class CurrentDevice {
  public:
+  // Throws Error, also for a GPU that has failed before: TensorRT may crash on one.
   explicit CurrentDevice(int device);
   ~CurrentDevice();
   CurrentDevice(const CurrentDevice&) = delete;

@@ -3,7 +3,6 @@
 #include <exception>
 #include <optional>
 
-#include "cuda/error.hpp"
 #include "cuda/stream.hpp"
 
 namespace trtinfer::tensorrt {
@@ -11,12 +10,10 @@ namespace trtinfer::tensorrt {
 void Destroy::operator()(void* interface) const noexcept {
   std::optional<cuda::CurrentDevice> current;
   try {
-    if (device >= 0 && !cuda::has_failed(device)) current.emplace(device);
-  } catch (const std::exception&) {
-    // No GPU, or one that has failed, which is known by now.
-    current.reset();
+    if (device >= 0) current.emplace(device);
+  } catch (const std::exception&) {  // of a GPU that has failed
+    return;
   }
-  if (cuda::has_failed(device)) return;
   void* const* vtable = *static_cast<void* const* const*>(interface);  // wrappers': destructors
   reinterpret_cast<void (*)(void*)>(vtable[1])(interface);             // the one that also frees
 }

@@ -3,6 +3,7 @@
 #include "check.hpp"
 #include "cuda/device.hpp"
 #include "cuda/error.hpp"
+#include "cuda/stream.hpp"
 
 using namespace trtinfer;
 
@@ -50,14 +51,18 @@ void absence_is_told_from_faults() {
   CHECK(!cuda::is_no_gpu(2));
 }
 
-void fatal_errors_are_noted_for_the_current_gpu() {
+void first_fatal_error_of_a_gpu_is_remembered() {
+  const int device = cuda::current_device();
   CHECK(cuda::is_fatal(719));
   CHECK(!cuda::is_fatal(2));
-  CHECK(!cuda::has_failed(0));
+  CHECK_THROWS((cuda::check(2, "cudaMalloc"), 0), cuda::Error);
+  CHECK(cuda::failure_of(device) == 0);
   CHECK_THROWS((cuda::check(719, "cudaStreamSynchronize"), 0), cuda::Error);
-  CHECK(cuda::has_failed(cuda::current_device()));
-  CHECK(!cuda::has_failed(cuda::current_device() + 1));
-  CHECK(!cuda::has_failed(-1));
+  CHECK_THROWS((cuda::check(700, "cudaMalloc"), 0), cuda::Error);
+  CHECK(cuda::failure_of(device) == 719);
+  CHECK(cuda::failure_of(device + 1) == 0);
+  CHECK(cuda::failure_of(-1) == 0);
+  CHECK_THROWS(cuda::CurrentDevice(device), cuda::Error);
 }
 
 }  // namespace
@@ -67,5 +72,5 @@ int main() {
   kernels_run_on_every_gpu_and_nowhere_else();
   check_names_the_call_and_the_code();
   absence_is_told_from_faults();
-  fatal_errors_are_noted_for_the_current_gpu();  // the last: nothing takes it back
+  first_fatal_error_of_a_gpu_is_remembered();  // the last: nothing takes it back
 }
