@@ -2,26 +2,34 @@
 
 ResNet-50 in half precision (random weights), batches of 1, 8 and 64: the bare CUDA graph of the
 same plan without Python, trtinfer, ONNX Runtime with NVIDIA's TensorRT-RTX provider and PyTorch
-with a CUDA graph. Each answers one batch at a time, then as many as it can; all take turns in one
-process; medians over rounds are shown. Needs a GPU; what else is missing is listed.
-    python bench/bench_engine.py [--rounds 5] [--seconds 0.5] [--json FILE] [--plot FILE]
+with a CUDA graph. Each answers one batch at a time, then as many as it can. Each has a process of
+its own, in which it may fail or hang, and all take turns; medians over rounds are shown, also when
+Ctrl-C or the time limit ends the bench. Needs a GPU; what else is missing is listed.
+    python bench/bench_engine.py [--rounds 5] [--seconds 0.4] [--limit 240] [--json FILE]
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import math
+import pickle
 import statistics
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import contenders
 import numpy as np
 import onnxruntime
+import peers
 import resnet50
+from contender_process import ContenderProcess, LeftOutError, Measure, Open
 from contenders import BUCKETS, RECIPE, Contender, Work
+from contest import Contest
 from measuring import (
     Rows,
     Sample,
@@ -34,19 +42,26 @@ from measuring import (
     plot,
     quantiles,
     show_verdicts,
-    take_turns,
     write_samples,
 )
 from numpy.typing import NDArray
 
-Open = Callable[[Work], AbstractContextManager[dict[str, Contender]]]
-
 FLOOR = "bare graph"
-OPEN: dict[str, Open] = {
+PEERS: dict[str, Callable[[Work], AbstractContextManager[Contender]]] = {
+    "ONNX Runtime, graph": peers.open_onnxruntime_graph,
+    "ONNX Runtime, run": peers.open_onnxruntime,
+    "PyTorch, graph": peers.open_torch_graph,
+}
+OPEN = {
     FLOOR: contenders.open_bare,
-    "trtinfer": contenders.open_trtinfer,
-    "ONNX Runtime with onnxruntime-ep-nv-tensorrt-rtx-cu13": contenders.open_onnxruntime,
-    "PyTorch": contenders.open_torch,
+    "bare graph, copies": contenders.open_bare_with_copies,
+    "trtinfer": contenders.open_arrays,
+    "trtinfer, images": contenders.open_images,
+    "trtinfer, images, threads": contenders.open_threads,
+    "trtinfer, images, asyncio": contenders.open_tasks,
+    **PEERS,
+    "ONNX Runtime, graph, on the GPU": peers.open_onnxruntime_on_gpu,
+    "PyTorch, graph, on the GPU": peers.open_torch_on_gpu,
 }
 
 
@@ -93,6 +108,7 @@ def turn(contender: Contender, work: Work, seconds: float) -> Sample:
     rate = p50 = p99 = float("nan")
     ask = contender.ask or contender.answer
     if contender.alone is not None:
+        contender.alone(seconds / 10)
         p50, p99 = quantiles(contender.alone(seconds))
     elif ask is not None:
         loop(ask, seconds / 10)
@@ -104,50 +120,65 @@ def turn(contender: Contender, work: Work, seconds: float) -> Sample:
     return Sample(rate, p50, p99)
 
 
-def open_all(stack: ExitStack, work: Work) -> tuple[dict[str, Contender], dict[str, str]]:
-    """Who takes part, and why others do not."""
-    found: dict[str, Contender] = {}
-    missing: dict[str, str] = {}
-    for name, opened in OPEN.items():
-        print(f"\ropening {name}, batch {work.size} {'':40}", end="", file=sys.stderr)
-        try:
-            found |= stack.enter_context(opened(work))
-        except Exception as error:
-            if name in (FLOOR, "trtinfer"):
-                raise
-            missing[name] = f"{type(error).__name__}: {error}"
-    return found, missing
+@contextmanager
+def open_contender(name: str, work_file: Path) -> Iterator[Measure]:
+    work = pickle.loads(work_file.read_bytes())
+    with OPEN[name](work) as contender:
+        yield functools.partial(turn, contender, work)
 
 
-def measure_all(
-    work: Work, rounds: int, seconds: float
-) -> tuple[Samples, dict[str, str], set[str]]:
-    """Samples by batch size and contender, who is missing, and who is a peer from host to host."""
-    samples: Samples = {}
-    missing: dict[str, str] = {}
-    peers: set[str] = set()
+@contextmanager
+def build_plans() -> Iterator[Measure]:
+    """Into the cache, which all share."""
+    contenders.open_session(BUCKETS[-1]).close()
+    yield lambda seconds: Sample(*[float("nan")] * 3)
+
+
+def ways_to_open(work: Work, folder: Path) -> dict[str, dict[str, Open]]:
+    ways: dict[str, dict[str, Open]] = {}
     for size in BUCKETS:
-        batch = part(work, size)
-        with ExitStack() as stack:
-            found, absent = open_all(stack, batch)
-            turns = {
-                name: functools.partial(turn, contender, batch, seconds)
-                for name, contender in found.items()
-            }
-            samples |= take_turns({f"batch {size}": turns}, rounds)
-            missing |= absent
-            theirs = {name for name, contender in found.items() if contender.from_host}
-            peers |= {name for name in theirs if not name.startswith(("trtinfer", FLOOR))}
-    return samples, missing, peers
+        file = folder / str(size)
+        file.write_bytes(pickle.dumps(part(work, size)))
+        ways[f"batch {size}"] = {
+            name: functools.partial(open_contender, name, file) for name in OPEN
+        }
+    return ways
+
+
+def measure_all(options: argparse.Namespace) -> Contest:
+    """Holds the contest; nothing but its samples and what went wrong is left of it."""
+    until = time.monotonic() + options.limit
+    width, height = map(int, options.image.split("x"))
+    with tempfile.TemporaryDirectory() as folder:
+        plans = ContenderProcess(build_plans, Path(folder, "plans"), options.limit)
+        try:
+            work = make_work(height, width)
+            plans.wait_until_ready(until)
+        except LeftOutError as error:
+            sys.exit(f"the plans cannot be built: {error}\n{plans.last_words()}")
+        finally:
+            plans.kill()
+        with Contest(ways_to_open(work, Path(folder)), until=until) as contest:
+            contest.hold(options.rounds, options.seconds)
+    return contest
 
 
 # --- Showing
 
 
 def over_floor(by_name: dict[str, list[Sample]], name: str, quantile: str) -> float:
-    """Microseconds above the floor's median of the same round."""
+    """Microseconds above the floor's median of the same round; NaN without one of them."""
+    if not {name, FLOOR} <= set(by_name):
+        return math.nan
     pairs = zip(by_name[name], by_name[FLOOR], strict=True)
     return statistics.median(getattr(ours, quantile) - floor.p50 for ours, floor in pairs)
+
+
+def of_floor(by_name: dict[str, list[Sample]], name: str) -> float:
+    """Throughput; NaN without one of them."""
+    if not {name, FLOOR} <= set(by_name):
+        return math.nan
+    return median_ratio(by_name[name], by_name[FLOOR])
 
 
 def times_quicker(by_name: dict[str, list[Sample]], peer: str) -> float:
@@ -155,8 +186,8 @@ def times_quicker(by_name: dict[str, list[Sample]], peer: str) -> float:
     return statistics.median(theirs.p50 / ours.p50 for ours, theirs in pairs)
 
 
-def verdicts(samples: Samples, peers: set[str]) -> dict[str, Verdict]:
-    """What is asked of trtinfer."""
+def verdicts(samples: Samples) -> dict[str, Verdict]:
+    """What is asked of trtinfer; NaN, which is not met, where it or the floor has no figure."""
     judged = {}
     for name in ("trtinfer", "trtinfer, images"):
         for quantile, bound in (("p50", 60), ("p99", 150)):
@@ -164,14 +195,12 @@ def verdicts(samples: Samples, peers: set[str]) -> dict[str, Verdict]:
             what = f"{name}, a lone request: {quantile} over the floor's p50 in us"
             judged[what] = Verdict(added, bound, at_most=True)
     full = samples[f"batch {BUCKETS[-1]}"]
-    share = max(
-        median_ratio(taken, full[FLOOR])
-        for name, taken in full.items()
-        if name.startswith("trtinfer, images")
+    shares = [of_floor(full, name) for name in full if name.startswith("trtinfer, images")]
+    judged["trtinfer, images, batch 64: share of the floor's throughput"] = Verdict(
+        max(shares, default=math.nan), 0.95
     )
-    judged["trtinfer, images, batch 64: share of the floor's throughput"] = Verdict(share, 0.95)
     for scenario, by_name in samples.items():
-        for peer in sorted(peers & set(by_name)):
+        for peer in [peer for peer in PEERS if {peer, "trtinfer"} <= set(by_name)]:
             quicker = times_quicker(by_name, peer)
             more = median_ratio(by_name["trtinfer"], by_name[peer])
             judged[f"{scenario}, one at a time: times quicker than {peer}"] = Verdict(quicker, 1)
@@ -189,7 +218,7 @@ def show(rows: Rows, samples: Samples) -> None:
     for scenario, by_name in rows.items():
         for name, row in by_name.items():
             added = over_floor(samples[scenario], name, "p50")
-            share = median_ratio(samples[scenario][name], samples[scenario][FLOOR])
+            share = of_floor(samples[scenario], name)
             print(
                 f"| {scenario.removeprefix('batch ')} | {name} | {text(row['p50_us'])} "
                 f"| {text(row['p99_us'])} | {text(added)} | {text(row['per_second'])} "
@@ -198,29 +227,34 @@ def show(rows: Rows, samples: Samples) -> None:
     print()
 
 
-def main() -> None:
+def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=0.5, help="of each half of a turn")
+    parser.add_argument("--seconds", type=float, default=0.4, help="of each half of a turn")
+    parser.add_argument("--limit", type=float, default=240, help="seconds of the whole bench")
     parser.add_argument("--image", default="256x256", help="width and height of the images")
     parser.add_argument("--json", type=Path, help="write the figures of every round here")
     parser.add_argument("--plot", type=Path, help="draw them into this PNG")
-    options = parser.parse_args()
-    width, height = map(int, options.image.split("x"))
-    work = make_work(height, width)
-    contenders.open_session(BUCKETS[-1]).close()  # builds what is not in the cache yet
-    samples, missing, peers = measure_all(work, options.rounds, options.seconds)
-    rows, judged = medians(samples, "trtinfer"), verdicts(samples, peers)
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = read_arguments()
+    contest = measure_all(options)
+    samples, rows = contest.samples, medians(contest.samples, "trtinfer")
+    judged = verdicts(samples)
     machine = describe_machine("trtinfer", "onnxruntime", "torch", "numpy")
-    print(f"{machine}; {options.rounds} rounds of {options.seconds:g} s, medians\n")
+    print(f"{machine}; {contest.rounds} rounds of {options.seconds:g} s, medians")
+    print(f"Rounds are missing: {contest.ended}.\n" if contest.ended else "")
     show(rows, samples)
     show_verdicts(judged)
-    for name, reason in missing.items():
-        print(f"missing: {name} ({reason})")
+    for name, reason in contest.left_out.items():
+        print(f"left out: {name} ({reason})")
+    if options.json:
+        more = {"left_out": contest.left_out, "ended": contest.ended}
+        write_samples(options.json, machine, rows, judged, samples, **more)
     if options.plot:
         plot(rows, options.plot, "ResNet-50, float16", "images", machine)
-    if options.json:
-        write_samples(options.json, machine, rows, judged, samples, missing=missing)
 
 
 if __name__ == "__main__":

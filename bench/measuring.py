@@ -126,7 +126,9 @@ def take_turns(turns: Turns, rounds: int) -> Samples:
 
 
 def median_ratio(ours: list[Sample], theirs: list[Sample]) -> float:
-    """Of our rate over theirs in the same round."""
+    """Of our rate over theirs in the same round; NaN when we had no turn."""
+    if not ours:
+        return float("nan")
     return statistics.median(a.rate / b.rate for a, b in zip(ours, theirs, strict=True))
 
 
@@ -139,7 +141,7 @@ def medians(samples: Samples, ours: str) -> Rows:
                 "per_second": statistics.median(s.rate for s in taken),
                 "p50_us": statistics.median(s.p50 for s in taken),
                 "p99_us": statistics.median(s.p99 for s in taken),
-                f"{ours}_over_this": median_ratio(by_name[ours], taken),
+                f"{ours}_over_this": median_ratio(by_name.get(ours, []), taken),
             }
             for name, taken in by_name.items()
         }
