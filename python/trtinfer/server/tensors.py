@@ -94,10 +94,7 @@ class Tensor:
         """Return the elements as the protocol lays them out; borrows the array where it can."""
         if self.datatype == BYTES:
             return pack_bytes(self.array.flat)
-        if self.array.nbytes <= _CHEAP_COPY:
-            return self.array.tobytes()
-        flat = np.ascontiguousarray(self.array).reshape(-1)
-        return flat.view(np.uint8).data
+        return raw_elements(self.array)
 
     def values(self) -> list[Any]:
         """Return the elements as a flat list in C order: numbers, booleans or text.
@@ -115,6 +112,13 @@ class Tensor:
             ]
         except UnicodeDecodeError:
             raise InputError(f"{self.name!r} is no UTF-8 text: ask for binary data") from None
+
+
+def raw_elements(array: Array) -> bytes | memoryview:
+    """Return the bytes of an array of numbers; borrows the array where that is cheaper."""
+    if array.nbytes <= _CHEAP_COPY:
+        return array.tobytes()
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _count(name: str, shape: Sequence[int]) -> int:

@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import orjson
 
@@ -20,7 +20,9 @@ from trtinfer.server.state import ServerState
 
 logger = logging.getLogger("trtinfer")
 
-_OPEN_PATHS = (*PATHS, b"/v2/health/live", b"/v2/health/ready")
+_OPEN_PATHS = frozenset({*PATHS, b"/v2/health/live", b"/v2/health/ready"})
+#: Answered however busy the server is, and while it drains.
+_UNCOUNTED_PATHS = frozenset({*_OPEN_PATHS, b"/metrics"})
 _RETRY = (("Retry-After", "1"),)
 _LARGE = 64 << 10  # bytes; compressing more would hold up the loop
 
@@ -43,7 +45,19 @@ class Application:
     async def __call__(self, request: Request) -> Response:
         """Answer one request."""
         try:
-            response = await self._answer(request)
+            handler = self._handler(request)
+            if b"content-encoding" in request.headers:
+                request.body = await self._decompressed(request)
+            if request.path in _UNCOUNTED_PATHS:
+                response = await handler(request)
+            else:
+                self._state.begin()
+                try:
+                    response = await handler(request)
+                finally:
+                    self._state.end()
+            if b"accept-encoding" in request.headers:
+                response = await _compressed(response, request.headers[b"accept-encoding"])
         except asyncio.CancelledError:
             raise
         except Exception as error:
@@ -56,30 +70,21 @@ class Application:
         self.responses[status] += 1
         return failure(status, reason)
 
-    async def _answer(self, request: Request) -> Response:
-        path, headers = request.path, request.headers
-        if self._token is not None and path not in _OPEN_PATHS:
-            sent = headers.get(b"authorization", b"")
+    def _handler(self, request: Request) -> Callable[[Request], Awaitable[Response]]:
+        if self._token is not None and request.path not in _OPEN_PATHS:
+            sent = request.headers.get(b"authorization", b"")
             if not hmac.compare_digest(sent, b"Bearer " + self._token):
-                return failure(401, "a bearer token is needed", (("WWW-Authenticate", "Bearer"),))
-        handler = self._routes.find(request.method, path)
-        encoding = headers.get(b"content-encoding")
-        if encoding is not None and encoding.lower() != b"identity":
-            request.body = await _maybe_off_loop(
-                len(request.body),
-                lambda: compression.decompress(
-                    request.body, encoding, self._options.max_body_bytes
-                ),
-            )
-        if path in _OPEN_PATHS or path == b"/metrics":
-            return await handler(request)
-        self._state.begin()
-        try:
-            response = await handler(request)
-        finally:
-            self._state.end()
-        accepted = headers.get(b"accept-encoding")
-        return response if accepted is None else await _compressed(response, accepted)
+                return _refuse_token
+        return self._routes.find(request.method, request.path)
+
+    async def _decompressed(self, request: Request) -> bytes:
+        encoding = request.headers[b"content-encoding"].lower()
+        if encoding == b"identity":
+            return request.body
+        most = self._options.max_body_bytes
+        return await _maybe_off_loop(
+            len(request.body), lambda: compression.decompress(request.body, encoding, most)
+        )
 
     def _failure(self, error: Exception) -> Response:
         if isinstance(error, MethodError):
@@ -88,6 +93,10 @@ class Application:
         if status == 500:
             logger.error("a request failed", exc_info=error)
         return failure(status, str(error), _RETRY if status == 503 else ())
+
+
+async def _refuse_token(request: Request) -> Response:
+    return failure(401, "a bearer token is needed", (("WWW-Authenticate", "Bearer"),))
 
 
 def failure(status: int, reason: str, headers: tuple[tuple[str, str], ...] = ()) -> Response:

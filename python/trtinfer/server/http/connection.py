@@ -138,8 +138,9 @@ class Connection(asyncio.Protocol):
         """Take a header; those after a chunked body are dropped."""
         if not self._in_headers:
             return
-        self._headers[name.lower()] = value
-        if len(self._headers) > _MAX_HEADERS:
+        headers = self._headers
+        headers[name.lower()] = value
+        if len(headers) > _MAX_HEADERS:
             self._refuse(431, f"a request may have {_MAX_HEADERS} headers")
 
     def on_headers_complete(self) -> None:
@@ -148,9 +149,9 @@ class Connection(asyncio.Protocol):
         headers = self._headers
         if int(headers.get(b"content-length", b"0")) > self._options.max_body_bytes:
             self._refuse_body()
-        elif headers.get(b"expect", b"").lower() == b"100-continue" and not self._refused:
-            self._transport.write(_CONTINUE)
-        if self._task is None and not self._refused:
+        elif self._task is None and not self._refused:
+            if headers.get(b"expect", b"").lower() == b"100-continue":
+                self._transport.write(_CONTINUE)
             self.deadline = self._loop.time() + self._options.body_timeout
 
     def on_body(self, part: bytes) -> None:
@@ -184,7 +185,6 @@ class Connection(asyncio.Protocol):
             if len(self._requests) > _MAX_PIPELINED:
                 self._refuse(429, "too many requests before an answer")
             return
-        self.deadline = math.inf
         self._task = self._loop.create_task(self._answer(request))
 
     # --- Answers --------------------------------------------------------------------------------
@@ -192,9 +192,11 @@ class Connection(asyncio.Protocol):
     async def _answer(self, request: Request) -> None:
         """Answer a request and those that came meanwhile."""
         while True:
+            self.deadline = math.inf
+            held = len(request.body)
             response = await self._connections.application(request)
             keep_alive = request.keep_alive and not (self._refused or self._connections.draining)
-            self._hold(-len(request.body))
+            self._hold(-held)
             self._write(response.encode(keep_alive, request.method != b"HEAD"))
             if self._drained is not None:
                 await self._drained

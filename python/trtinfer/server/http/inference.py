@@ -23,7 +23,7 @@ from trtinfer.server.repository import Repository
 from trtinfer.server.shared_memory import SharedMemory
 from trtinfer.server.state import ServerState
 from trtinfer.server.statistics import model_statistics
-from trtinfer.server.tensors import Tensor
+from trtinfer.server.tensors import Tensor, raw_elements
 from trtinfer.types import Outputs
 
 
@@ -91,7 +91,10 @@ def as_json(document: Any) -> Response:
 
 def _raw_response(model: Model, outputs: Outputs) -> Response:
     """All outputs as binary data; the JSON before them is the same for outputs of one shape."""
-    raw = [Tensor.of(name, array).raw() for name, array in outputs.items()]
+    raw = [
+        raw_elements(array) if array.dtype != object else Tensor.of(name, array).raw()
+        for name, array in outputs.items()
+    ]
     layout = tuple([(name, array.dtype, array.shape) for name, array in outputs.items()])
     head, length = _raw_head(model.name, model.version, layout, tuple(map(len, raw)))
     return Response(200, (head, *raw), BINARY, length)
