@@ -182,7 +182,7 @@ def read_wrk(text: str) -> Sample:
     if "Non-2xx" in text or "Socket errors" in text:
         raise RuntimeError(f"requests failed: {text}")
     rate = re.search(r"Requests/sec:\s+([\d.]+)", text)
-    percentiles = dict(re.findall(r"^\s+(50|99)%\s+([\d.]+\w+)$", text, re.M))
+    percentiles = dict(re.findall(r"^\s+(50|99)%\s+([\d.]+\w+)\s*$", text, re.M))
     if rate is None or len(percentiles) != 2:
         raise RuntimeError(f"wrk said: {text}")
     return Sample(

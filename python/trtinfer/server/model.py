@@ -105,7 +105,7 @@ class Model:
         """
         return await self._counted(self._infer(request))
 
-    async def infer_raw(self, body: bytes) -> Outputs:
+    async def infer_raw(self, body: bytes | bytearray) -> Outputs:
         """Answer one sample of a model with one input of fixed size, given as its bare elements.
 
         Of a model with a recipe the body is an image file. Errors as `infer`.
@@ -123,7 +123,7 @@ class Model:
         self.last_inference = time.time_ns() // 1_000_000
         return outputs
 
-    async def classify(self, image: bytes, top_k: int) -> Answer:
+    async def classify(self, image: bytes | bytearray, top_k: int) -> Answer:
         """Return the top K (probability, label) pairs of an image file; errors as `infer`.
 
         Raises:
@@ -175,7 +175,7 @@ class Model:
                 f"{samples} were received"
             )
 
-    def _raw_sample(self, body: bytes) -> object:
+    def _raw_sample(self, body: bytes | bytearray) -> object:
         if self.session.recipe is not None:
             return body
         try:
@@ -206,7 +206,7 @@ class Model:
         outputs = await self._run(arrays, samples, request.timeout, request.priority)
         return self._answer(request, outputs)
 
-    async def _classify(self, image: bytes, top_k: int) -> Answer:
+    async def _classify(self, image: bytes | bytearray, top_k: int) -> Answer:
         if self.classifier is None:
             raise InputError(f"the model {self.name!r} classifies no images: give it a recipe")
         self._admit(1)

@@ -77,7 +77,7 @@ class Application:
                 return _refuse_token
         return self._routes.find(request.method, request.path)
 
-    async def _decompressed(self, request: Request) -> bytes:
+    async def _decompressed(self, request: Request) -> bytes | bytearray:
         encoding = request.headers[b"content-encoding"].lower()
         if encoding == b"identity":
             return request.body

@@ -58,7 +58,7 @@ class ClassifyCall:
         raise NotFoundError("no model here classifies images: serve one with --recipe")
 
 
-def _images(request: Request) -> Iterator[tuple[str, bytes]]:
+def _images(request: Request) -> Iterator[tuple[str, bytes | bytearray]]:
     kind = request.headers.get(b"content-type", b"").decode("latin-1")
     name, options = multipart.parse_options_header(kind)
     if name != "multipart/form-data":
@@ -84,9 +84,9 @@ def _segments(events: Any) -> Iterator[tuple[str, bytes]]:
             parts.append(event)
 
 
-def _named(images: Iterator[tuple[str, bytes]]) -> dict[str, bytes]:
+def _named(images: Iterator[tuple[str, bytes | bytearray]]) -> dict[str, bytes | bytearray]:
     """Images by name; where names repeat, later ones have a number."""
-    by_name: dict[str, bytes] = {}
+    by_name: dict[str, bytes | bytearray] = {}
     for name, image in images:
         unique, number = name, 1
         while unique in by_name:

@@ -13,7 +13,7 @@ _LEVEL = 1  # tensors hardly shrink, and time matters
 SMALLEST = 1024
 
 
-def decompress(body: bytes, encoding: bytes, most: int) -> bytes:
+def decompress(body: bytes | bytearray, encoding: bytes, most: int) -> bytes:
     """Return what a body was before compression.
 
     Raises:

@@ -50,9 +50,9 @@ class Connection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._target = b""
         self._headers: dict[bytes, bytes] = {}
-        self._body: list[bytes] = []
-        self._header_bytes = 0  # fed since the last message ended
-        self._body_bytes = 0
+        self._body: bytes | bytearray = b""
+        self._received = 0  # bytes since the last message ended
+        self._header_bytes = 0
         self._in_headers = True
         self._in_message = False
         self._held = 0  # bytes of bodies that are read, wait or are under way
@@ -73,7 +73,8 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's derives from nothing
         self.deadline = self._loop.time() + self._options.keep_alive
         if not self._connections.add(self):
-            self._transport.abort()
+            self._write(self._connections.refuse(503, "too many connections").encode(False))
+            self._transport.close()
 
     def connection_lost(self, error: Exception | None) -> None:
         """Take back what is under way."""
@@ -89,8 +90,7 @@ class Connection(asyncio.Protocol):
         """Parse; refuse what is no HTTP."""
         if self._refused:
             return
-        if self._in_headers:
-            self._header_bytes += len(data)
+        self._received += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -98,8 +98,9 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             self._refuse(400, f"this is no HTTP/1.1 request: {error}")
         else:
-            if self._in_headers and self._header_bytes > self._options.max_header_bytes:
-                self._refuse(431, f"headers may take {self._options.max_header_bytes} bytes")
+            # Headers that have not ended; sizes of chunks, and headers after them, too.
+            if self._received - 2 * len(self._body) > self._options.max_header_bytes:
+                self._refuse_headers()
 
     def eof_received(self) -> None:
         """Close, as the client did or will; what it asked for is taken back."""
@@ -125,8 +126,8 @@ class Connection(asyncio.Protocol):
         self._in_message = True
         self._target = b""
         self._headers = {}
-        self._body = []
-        self._body_bytes = 0
+        self._header_bytes = 0
+        self._body = b""
         if self._task is None:
             self.deadline = self._loop.time() + self._options.header_timeout
 
@@ -140,8 +141,9 @@ class Connection(asyncio.Protocol):
             return
         headers = self._headers
         headers[name.lower()] = value
-        if len(headers) > _MAX_HEADERS:
-            self._refuse(431, f"a request may have {_MAX_HEADERS} headers")
+        self._header_bytes += len(name) + len(value)
+        if len(headers) > _MAX_HEADERS or self._header_bytes > self._options.max_header_bytes:
+            self._refuse_headers()
 
     def on_headers_complete(self) -> None:
         """Refuse a body that is too long before it comes."""
@@ -158,10 +160,14 @@ class Connection(asyncio.Protocol):
         """Take a part of the body."""
         if self._refused:
             return
-        self._body.append(part)
-        self._body_bytes += len(part)
+        if not self._body:
+            self._body = part
+        else:
+            if isinstance(self._body, bytes):
+                self._body = bytearray(self._body)
+            self._body += part
         self._hold(len(part))
-        if self._body_bytes > self._options.max_body_bytes:
+        if len(self._body) > self._options.max_body_bytes:
             self._refuse_body()
         elif self._connections.held > self._options.max_held_bytes:
             self._refuse(503, "the bodies of other requests take all memory: try again later")
@@ -170,15 +176,14 @@ class Connection(asyncio.Protocol):
         """Hand the request to the application, or let it wait for the one before."""
         self._in_headers = True
         self._in_message = False
-        self._header_bytes = 0
+        self._received = 0
         if self._refused:
             return
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         path, _, query = self._target.partition(b"?")
         keep_alive = self._parser.should_keep_alive()
         method = self._parser.get_method()
-        request = Request(method, path, query, self._headers, body, keep_alive)
-        self._body = []
+        request = Request(method, path, query, self._headers, self._body, keep_alive)
+        self._body = b""
         if self._task is not None:
             self._requests.append(request)
             self._pause_reading()
@@ -235,6 +240,10 @@ class Connection(asyncio.Protocol):
         if not self._paused and not self._transport.is_closing():
             self._paused = True
             self._transport.pause_reading()
+
+    def _refuse_headers(self) -> None:
+        most = self._options.max_header_bytes
+        self._refuse(431, f"a request may have {_MAX_HEADERS} headers of {most} bytes together")
 
     def _refuse_body(self) -> None:
         self._refuse(413, f"a body may have {self._options.max_body_bytes} bytes")

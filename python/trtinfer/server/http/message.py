@@ -33,7 +33,7 @@ class Request:
     path: bytes
     query: bytes
     headers: Mapping[bytes, bytes]
-    body: bytes
+    body: bytes | bytearray
     keep_alive: bool = True
 
     def parameters(self) -> dict[str, str]:

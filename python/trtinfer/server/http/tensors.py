@@ -29,7 +29,7 @@ def is_raw(headers: Mapping[bytes, bytes]) -> bool:
     return headers.get(_LENGTH) == b"0"
 
 
-def read_json(body: bytes | memoryview) -> dict[str, Any]:
+def read_json(body: bytes | bytearray | memoryview) -> dict[str, Any]:
     """Read a JSON object; nothing is an empty one.
 
     Raises:
@@ -47,7 +47,7 @@ def read_json(body: bytes | memoryview) -> dict[str, Any]:
 
 
 def read_request(
-    headers: Mapping[bytes, bytes], body: bytes, memory: SharedMemory
+    headers: Mapping[bytes, bytes], body: bytes | bytearray, memory: SharedMemory
 ) -> InferenceRequest:
     """Read a request; its tensors borrow the body, or shared memory.
 
