@@ -33,7 +33,14 @@ constexpr Nanoseconds kSignalPeriod = 100'000'000;
 
 bool wait_a_while(Pipeline& pipeline, const std::shared_ptr<Request>& request) {
   const Unlocked unlocked;
-  return pipeline.wait(request, ring::now() + kSignalPeriod);
+#ifndef Py_GIL_DISABLED
+  pipeline.turnstile().come_in();
+#endif
+  const bool ended = pipeline.wait(request, ring::now() + kSignalPeriod);
+#ifndef Py_GIL_DISABLED
+  pipeline.turnstile().go_out();
+#endif
+  return ended;
 }
 
 }  // namespace

@@ -15,6 +15,7 @@
 #include "pipeline/request.hpp"
 #include "pipeline/slot_memory.hpp"
 #include "pipeline/stats.hpp"
+#include "pipeline/turnstile.hpp"
 #include "ring/ring.hpp"
 
 namespace trtinfer::pipeline {
@@ -101,6 +102,9 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
   /// called again, by several threads at once, too.
   void close(bool drain);
 
+  /// For callers who give a lock up while they wait, and want it back then.
+  Turnstile& turnstile() { return turnstile_; }
+
   bool closed() const { return closed_.load(std::memory_order_acquire); }
   Stats& stats() { return stats_; }
   ring::Occupancy occupancy() { return ring_.occupancy(); }
@@ -175,6 +179,7 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
   ring::Ring ring_;
   std::vector<UnitRecord> records_;
   std::array<ring::WaitWord, kWaitWords> wait_words_;
+  Turnstile turnstile_;
   std::atomic<std::uint32_t> forming_{0};
   const std::shared_ptr<LatencyPolicy> policy_;  // may be null
   // A lane thread looks again then, so nobody has to wake one for fewer samples than this.
