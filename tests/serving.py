@@ -102,12 +102,14 @@ class Served:
 def serving(
     models: Mapping[str, bytes], folder: Path, *, model_options: Any = None, **options: Any
 ) -> Iterator[Served]:
-    """Serve models from files in a folder."""
+    """Serve models from files in a folder; on the CPU, unless the options say more."""
     sources: list[Source] = []
+    chosen = dict(model_options or {})
+    chosen["session_options"] = {"backend": "onnxruntime", **chosen.get("session_options", {})}
     for name, model in models.items():
         path = folder / f"{name}.onnx"
         path.write_bytes(model)
-        sources.append(FileSource(name=name, path=path, **(model_options or {})))
+        sources.append(FileSource(name=name, path=path, **chosen))
     with serving_sources(sources, **options) as served:
         yield served
 

@@ -33,7 +33,8 @@ from trtinfer.server.source import FileSource
 
 async def serve():
     folder, *names = sys.argv[1:]
-    sources = [FileSource(name=name, path=f"{folder}/{name}.onnx") for name in names]
+    cpu = dict(session_options=dict(backend="onnxruntime"))
+    sources = [FileSource(name=name, path=f"{folder}/{name}.onnx", **cpu) for name in names]
     times = dict(header_timeout=0.2, body_timeout=0.2)
     sizes = dict(max_body_bytes=100_000, max_header_bytes=8192)
     options = ServerOptions(http_port=0, grpc_port=0, allow_shared_memory=True, **times, **sizes)

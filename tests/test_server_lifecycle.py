@@ -27,6 +27,7 @@ RAW = {"Inference-Header-Content-Length": "0"}
 def program(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """The program as a user starts it, and its HTTP port."""
     command = [sys.executable, "-m", "trtinfer", "serve", "--http", "0", "--grpc", "-1"]
+    command += ["--backend", "onnxruntime"]
     process = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

@@ -23,8 +23,9 @@ from trtinfer.server.server import Server
 from trtinfer.server.source import FileSource
 
 async def serve():
-    session = dict(max_batch_size=1, max_inflight=1, capacity=int(sys.argv[2]))
-    source = FileSource(name="slow", path=sys.argv[1], session_options=session)
+    path, capacity = sys.argv[1], int(sys.argv[2])
+    session = dict(backend="onnxruntime", capacity=capacity, max_batch_size=1, max_inflight=1)
+    source = FileSource(name="slow", path=path, session_options=session)
     server = Server([source], ServerOptions(http_port=0, grpc_port=None))
     await server.start()
     print(server.http_port, flush=True)

@@ -19,6 +19,7 @@ from trtinfer.server.model_folder import Folder, FolderSource
 from trtinfer.server.options import ServerOptions
 
 FLOAT, DOUBLE = 1, 11
+CPU = {"backend": "onnxruntime"}
 
 
 def put(folder: Path, name: str, data: bytes, version: str = "1", config: str = "") -> None:
@@ -41,7 +42,7 @@ def test_every_folder_is_a_model_and_its_newest_version_is_served(tmp_path: Path
     put(tmp_path, "two", identity_model(FLOAT), "3")
     put(tmp_path, "two", cast_model(FLOAT, DOUBLE), "12")
     put(tmp_path, "two", b"not a model", "backup")
-    with serving_sources(list(Folder(tmp_path).sources())) as served:
+    with serving_sources(list(Folder(tmp_path, CPU).sources())) as served:
         status, index = served.ask_json("POST", "/v2/repository/index")
         assert status == 200
         assert [(entry["name"], entry["version"]) for entry in index] == [
@@ -66,7 +67,7 @@ def test_the_configuration_chooses_versions(
     for version in ("1", "2", "10"):
         config = f"version_policy: {{ {policy} }}"
         put(tmp_path, "m", identity_model(FLOAT), version, config)
-    with serving_sources(list(Folder(tmp_path).sources())) as served:
+    with serving_sources(list(Folder(tmp_path, CPU).sources())) as served:
         assert served.ask_json("GET", "/v2/models/m")[1]["versions"] == versions
         assert ask(served, f"m/versions/{versions[0]}") == 1.5
 
@@ -94,7 +95,7 @@ def test_the_configuration_sets_what_it_can(
         """,
     )
     with caplog.at_level(logging.WARNING, "trtinfer"):
-        (source,) = Folder(tmp_path).sources()
+        (source,) = Folder(tmp_path, CPU).sources()
         with serving_sources([source]) as served:
             config = served.ask_json("GET", "/v2/models/m/config")[1]
     assert config["max_batch_size"] == 8
@@ -113,7 +114,7 @@ def test_a_recipe_and_labels_make_a_classifier(tmp_path: Path) -> None:
     """
     put(tmp_path, "colors", model_of_size(), config=config)
     (tmp_path / "colors" / "labels.txt").write_text("\n".join(COLORS))
-    with serving_sources(list(Folder(tmp_path).sources())) as served:
+    with serving_sources(list(Folder(tmp_path, CPU).sources())) as served:
         status, body, _ = served.ask("POST", "/classify?top_k=1", png(picture("blue")))
         assert status == 200
         assert json.loads(body)["image"][0][1] == "blue"
@@ -148,7 +149,7 @@ def test_configurations_that_cannot_be_followed_are_refused(
     folder = tmp_path / "repository"
     put(folder, "m", identity_model(FLOAT), config=config)
     with pytest.raises(ModelError, match=reason):
-        FolderSource(folder / "m").open()
+        FolderSource(folder / "m", CPU).open()
 
 
 def test_a_link_out_of_the_repository_is_not_followed(tmp_path: Path) -> None:
@@ -157,7 +158,7 @@ def test_a_link_out_of_the_repository_is_not_followed(tmp_path: Path) -> None:
     place.mkdir(parents=True)
     (place / "model.onnx").symlink_to(tmp_path / "secret.onnx")
     with pytest.raises(ModelError, match="within the repository"):
-        FolderSource(place.parent).open()
+        FolderSource(place.parent, CPU).open()
 
 
 def test_a_missing_configuration_has_only_defaults(tmp_path: Path) -> None:
@@ -166,7 +167,7 @@ def test_a_missing_configuration_has_only_defaults(tmp_path: Path) -> None:
 
 def test_clients_load_what_has_come_since(tmp_path: Path) -> None:
     put(tmp_path, "first", identity_model(FLOAT))
-    folder = Folder(tmp_path)
+    folder = Folder(tmp_path, CPU)
     options = ServerOptions(http_port=0, grpc_port=None, allow_repository_control=True)
     served = Served(list(folder.sources()), options, folder.find)
     try:
@@ -185,7 +186,7 @@ def test_clients_load_what_has_come_since(tmp_path: Path) -> None:
 
 def test_clients_control_nothing_unless_allowed(tmp_path: Path) -> None:
     put(tmp_path, "m", identity_model(FLOAT))
-    with serving_sources(list(Folder(tmp_path).sources())) as served:
+    with serving_sources(list(Folder(tmp_path, CPU).sources())) as served:
         for verb in ("load", "unload"):
             assert served.ask_json("POST", f"/v2/repository/models/m/{verb}")[0] == 403
         region = {"key": "/x", "offset": 0, "byte_size": 1}
@@ -196,7 +197,7 @@ def test_clients_control_nothing_unless_allowed(tmp_path: Path) -> None:
 
 def test_no_request_is_lost_while_a_model_is_reloaded(tmp_path: Path) -> None:
     put(tmp_path, "m", identity_model(FLOAT))
-    sources = list(Folder(tmp_path).sources())
+    sources = list(Folder(tmp_path, CPU).sources())
     stop = threading.Event()
     answers: list[float] = []
     errors: list[BaseException] = []
