@@ -7,6 +7,9 @@
 
 namespace trtinfer::cuda {
 
+// An argument that is wrong in itself; what was enqueued before is not touched by it.
+inline constexpr int kInvalidValue = 1;
+
 // Codes that say that this machine has no usable GPU (values of cudaError_t).
 inline constexpr int kStubLibrary = 34;
 inline constexpr int kInsufficientDriver = 35;

@@ -45,6 +45,13 @@ PinnedMemory allocate_pinned(std::size_t bytes) {
   return PinnedMemory(static_cast<std::byte*>(memory));
 }
 
+std::optional<int> device_of(const void* memory) {
+  cudaPointerAttributes attributes{};
+  check(cudaPointerGetAttributes(&attributes, memory), "cudaPointerGetAttributes");
+  if (attributes.type == cudaMemoryTypeUnregistered) return std::nullopt;
+  return attributes.device;
+}
+
 MemoryInfo memory_info() {
   MemoryInfo info;
   check(cudaMemGetInfo(&info.free, &info.total), "cudaMemGetInfo");
@@ -60,6 +67,8 @@ void FreePinned::operator()(std::byte*) const noexcept {}
 DeviceMemory allocate_device(std::size_t) { throw Error(kNoDevice, "a build without CUDA"); }
 
 PinnedMemory allocate_pinned(std::size_t) { throw Error(kNoDevice, "a build without CUDA"); }
+
+std::optional<int> device_of(const void*) { throw Error(kNoDevice, "a build without CUDA"); }
 
 MemoryInfo memory_info() { throw Error(kNoDevice, "a build without CUDA"); }
 

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 
 namespace trtinfer::cuda {
 
@@ -23,6 +24,10 @@ using PinnedMemory = std::unique_ptr<std::byte, FreePinned>;
 // Throw Error, naming the size, when there is not enough.
 DeviceMemory allocate_device(std::size_t bytes);
 PinnedMemory allocate_pinned(std::size_t bytes);
+
+// The GPU that an address belongs to: of its own memory, of managed memory, or of pinned host
+// memory; nothing for other memory. Throws Error.
+std::optional<int> device_of(const void* memory);
 
 // Free and total bytes of the current GPU.
 struct MemoryInfo {

@@ -41,6 +41,17 @@ void Stream::synchronize() const {
   check(cudaStreamSynchronize(native(*this)), "cudaStreamSynchronize");
 }
 
+bool Stream::idle() const {
+  const cudaError_t code = cudaStreamQuery(native(*this));
+  if (code == cudaErrorNotReady) return false;
+  check(code, "cudaStreamQuery");
+  return true;
+}
+
+void Stream::wait(const Event& event) const {
+  check(cudaStreamWaitEvent(native(*this), native(event), 0), "cudaStreamWaitEvent");
+}
+
 Event::Event(EventKind kind) {
   unsigned flags = kind == EventKind::kTimed ? cudaEventDefault : cudaEventDisableTiming;
   if (kind == EventKind::kBlocking) flags |= cudaEventBlockingSync;
@@ -49,8 +60,8 @@ Event::Event(EventKind kind) {
   event_.reset(event);
 }
 
-void Event::record(const Stream& stream) const {
-  check(cudaEventRecord(native(*this), native(stream)), "cudaEventRecord");
+void Event::record(void* stream) const {
+  check(cudaEventRecord(native(*this), static_cast<cudaStream_t>(stream)), "cudaEventRecord");
 }
 
 bool Event::done() const {
@@ -117,6 +128,7 @@ void copy_async(void* to, const void* from, std::size_t bytes, const Stream& str
 }
 
 void copy_rows_async(void* to, const void* from, const Rows& rows, const Stream& stream) {
+  if (rows.rows == 1) return copy_async(to, from, rows.row_bytes, stream);
   check(cudaMemcpy2DAsync(to, rows.to_stride, from, rows.from_stride, rows.row_bytes, rows.rows,
                           cudaMemcpyDefault, native(stream)),
         "cudaMemcpy2DAsync");
@@ -133,8 +145,10 @@ void DestroyEvent::operator()(void*) const noexcept {}
 void DestroyGraph::operator()(void*) const noexcept {}
 Stream::Stream() { throw Error(kNoDevice, "a build without CUDA"); }
 void Stream::synchronize() const {}
+bool Stream::idle() const { return true; }
+void Stream::wait(const Event&) const {}
 Event::Event(EventKind) { throw Error(kNoDevice, "a build without CUDA"); }
-void Event::record(const Stream&) const {}
+void Event::record(void*) const {}
 bool Event::done() const { return true; }
 void Event::synchronize() const {}
 double Event::microseconds_since(const Event&) const { return 0; }

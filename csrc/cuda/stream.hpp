@@ -7,6 +7,8 @@
 
 namespace trtinfer::cuda {
 
+class Event;
+
 struct DestroyStream {
   void operator()(void* stream) const noexcept;
 };
@@ -26,6 +28,12 @@ class Stream {
   // Sleeps until all work enqueued so far is done. Throws Error, also for earlier kernels' faults.
   void synchronize() const;
 
+  // Whether that work is done now.
+  bool idle() const;
+
+  // Work enqueued from now on starts after the event's last record, on whichever GPU.
+  void wait(const Event& event) const;
+
  private:
   std::unique_ptr<void, DestroyStream> stream_;
 };
@@ -39,7 +47,10 @@ class Event {
   explicit Event(EventKind kind = EventKind::kSpinning);
   void* get() const noexcept { return event_.get(); }
 
-  void record(const Stream& stream) const;
+  void record(const Stream& stream) const { record(stream.get()); }
+
+  // On a cudaStream_t of somebody else, of the GPU that was current when the event was made.
+  void record(void* stream) const;
 
   // True once the work before the last record is done. Throws Error for a fault.
   bool done() const;
