@@ -37,6 +37,15 @@ void DevicesExecutor::run(const Batch& batch) {
   }
 }
 
+std::vector<LaneStream> DevicesExecutor::streams() const {
+  std::vector<LaneStream> streams;
+  for (const Device& device : devices_) {
+    const std::vector<LaneStream> own = device.executor->streams();
+    streams.insert(streams.end(), own.begin(), own.end());
+  }
+  return streams;
+}
+
 bool DevicesExecutor::give_up(std::size_t index, const std::string& reason) {
   {
     const std::lock_guard lock(giving_up_);

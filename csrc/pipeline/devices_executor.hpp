@@ -33,6 +33,8 @@ class DevicesExecutor : public Executor {
   }
   const std::vector<TensorSpec>& outputs() const override { return first().outputs(); }
   std::optional<int> gpu() const override { return first().gpu(); }
+  bool reads_device_inputs() const override { return first().reads_device_inputs(); }
+  std::vector<LaneStream> streams() const override;
 
  private:
   struct Device {

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "pipeline/device_input.hpp"
 #include "pipeline/request.hpp"
 #include "pipeline/tensor_spec.hpp"
 
@@ -33,6 +34,19 @@ struct BatchUnit {
   std::uint32_t first_row = 0;  ///< which of the request's rows is this unit's first
   const std::vector<std::byte*>* inputs = nullptr;
   const std::vector<Shape>* shapes = nullptr;  ///< of each input, with `rows` leading when batched
+  const std::vector<DeviceInput>* device_inputs = nullptr;  ///< one for each input, or none at all
+
+  /// Where an input lies on a GPU; null: in the slots.
+  const DeviceInput* device_input(std::size_t input) const {
+    if (device_inputs->empty() || (*device_inputs)[input].data == nullptr) return nullptr;
+    return &(*device_inputs)[input];
+  }
+};
+
+/// A cudaStream_t that batches run on.
+struct LaneStream {
+  int device = 0;
+  void* handle = nullptr;
 };
 
 /// What a lane runs: a view, valid for the time of a run.
@@ -59,8 +73,14 @@ class Executor {
   /// if shapes vary.
   virtual std::string refusal(const std::vector<Shape>&) const { return {}; }
 
+  /// Whether it takes units' device inputs; one that does not finds all inputs in the slots.
+  virtual bool reads_device_inputs() const { return false; }
+
   /// The GPU that inputs should lie near, in memory that it reads by itself; the first of several.
   virtual std::optional<int> gpu() const { return std::nullopt; }
+
+  /// The lanes' streams; they live as long as the executor.
+  virtual std::vector<LaneStream> streams() const { return {}; }
 
   /// Outputs as a request without batch axis sees them; used to allocate them ahead of the run.
   virtual const std::vector<TensorSpec>& outputs() const = 0;

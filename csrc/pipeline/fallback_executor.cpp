@@ -1,6 +1,19 @@
 #include "pipeline/fallback_executor.hpp"
 
 namespace trtinfer::pipeline {
+namespace {
+
+// The second backend finds everything in the slots, which a unit with device inputs has as well.
+void fetch_device_inputs(const Batch& batch) {
+  for (const BatchUnit& unit : batch.units) {
+    for (std::size_t i = 0; i < unit.inputs->size(); ++i) {
+      const DeviceInput* input = unit.device_input(i);
+      if (input != nullptr) fetch(*input, (*unit.inputs)[i]);
+    }
+  }
+}
+
+}  // namespace
 
 void FallbackExecutor::run(const Batch& batch) {
   if (!has_failed()) {
@@ -15,6 +28,7 @@ void FallbackExecutor::run(const Batch& batch) {
       switch_over(error.what());
     }
   }
+  fetch_device_inputs(batch);
   second_->run(batch);
 }
 

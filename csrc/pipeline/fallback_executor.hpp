@@ -33,6 +33,10 @@ class FallbackExecutor : public Executor {
   }
   const std::vector<TensorSpec>& outputs() const override { return first_->outputs(); }
   std::optional<int> gpu() const override { return first_->gpu(); }
+  std::vector<LaneStream> streams() const override { return first_->streams(); }
+  bool reads_device_inputs() const override {
+    return !has_failed() && first_->reads_device_inputs();
+  }
 
   /// Whether the first backend has failed.
   bool has_failed() const { return failed_.load(std::memory_order_acquire); }

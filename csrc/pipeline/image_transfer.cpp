@@ -33,6 +33,31 @@ bool is_of_size(const Resampling& resampling, const Shape& shape) {
          resampling.geometry.source_width == shape[1];
 }
 
+// Of the bytes that cross of each row, the first.
+std::size_t first_byte(const Resampling& resampling) {
+  if (takes_whole_rows(resampling)) return 0;
+  return static_cast<std::size_t>(resampling.source_window().first_column) * 3;
+}
+
+std::size_t row_bytes(const Resampling& resampling) {
+  const bool whole = takes_whole_rows(resampling);
+  return static_cast<std::size_t>(whole ? resampling.geometry.source_width
+                                        : resampling.source_window().columns) *
+         3;
+}
+
+// What is needed of an image that lies on a GPU.
+DeviceInput window_of(DeviceInput image, const Resampling& resampling) {
+  const SourceWindow window = resampling.source_window();
+  if (image.blocks == 1) {
+    image.stride = static_cast<std::size_t>(resampling.geometry.source_width) * 3;
+  }
+  image.data += image.stride * static_cast<std::size_t>(window.first_row) + first_byte(resampling);
+  image.blocks = static_cast<std::size_t>(window.rows);
+  image.block_bytes = row_bytes(resampling);
+  return image;
+}
+
 }  // namespace
 
 ImageTransfer::ImageTransfer(const preprocess::GpuPreprocessor& preprocessor)
@@ -103,8 +128,11 @@ void ImageTransfer::send_pixels(const Batch& batch, const cuda::Stream& stream) 
     std::byte* to = pixels_.get() + offsets_[i];
     const std::byte* from = image + width * static_cast<std::size_t>(window.first_row);
     // Where row 0, column 0 would lie; the kernel stays inside the window.
-    const std::byte* origin = to - stride * static_cast<std::size_t>(window.first_row);
-    if (takes_whole_rows(resampling)) {
+    const std::byte* origin =
+        to - stride * static_cast<std::size_t>(window.first_row) - first_byte(resampling);
+    if (const DeviceInput* input = batch.units[i].device_input(0)) {
+      copy_async(window_of(*input, resampling), to, stride, stream);
+    } else if (takes_whole_rows(resampling)) {
       const std::size_t bytes = stride * static_cast<std::size_t>(window.rows);
       const std::ptrdiff_t shift = pending.bytes > 0 ? from - pending.from : 0;
       const bool follows = pending.bytes > 0 && to - pending.to == shift &&
@@ -117,12 +145,9 @@ void ImageTransfer::send_pixels(const Batch& batch, const cuda::Stream& stream) 
         pending = {to, from, bytes};
       }
     } else {
-      const auto first = static_cast<std::size_t>(window.first_column) * 3;
-      cuda::copy_rows_async(to, from + first,
-                            {static_cast<std::size_t>(window.rows),
-                             static_cast<std::size_t>(window.columns) * 3, stride, width},
-                            stream);
-      origin -= first;
+      cuda::copy_rows_async(
+          to, from + first_byte(resampling),
+          {static_cast<std::size_t>(window.rows), row_bytes(resampling), stride, width}, stream);
     }
     sources_[i].data = reinterpret_cast<const std::uint8_t*>(origin);
   }

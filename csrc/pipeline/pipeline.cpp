@@ -78,6 +78,7 @@ std::optional<Claim> Pipeline::try_claim(std::uint32_t rows, const std::vector<S
   if (status == ring::ClaimStatus::kClosed) throw ClosedError("the session is closed");
   if (status == ring::ClaimStatus::kFull) return std::nullopt;
   UnitRecord& record = records_[unit.slot];
+  record.device_inputs.clear();
   if (!memory_.is_static()) record.shapes = shapes;
   memory_.locate(ring_, unit, record.shapes, record.inputs);
   return Claim(shared_from_this(), unit);
@@ -270,8 +271,8 @@ void Pipeline::prepare(Runner& runner) {
     UnitRecord& record = records_[unit.slot];
     record.request->launched_at.store(launched_at, std::memory_order_relaxed);
     record.request->launched.store(true, std::memory_order_relaxed);
-    runner.units.push_back(
-        {record.request.get(), unit.count, record.first_row, &record.inputs, &record.shapes});
+    runner.units.push_back({record.request.get(), unit.count, record.first_row, &record.inputs,
+                            &record.shapes, &record.device_inputs});
     runner.requests.push_back(std::move(record.request));
   }
   runner.batch.units = runner.units;
@@ -450,31 +451,5 @@ void Pipeline::close(bool drain) {
   lanes_.clear();
   reaper_->stop();
 }
-
-Claim::Claim(std::shared_ptr<Pipeline> pipeline, ring::Unit unit)
-    : pipeline_(std::move(pipeline)), unit_(unit) {}
-
-Claim::Claim(Claim&& other) noexcept : pipeline_(std::move(other.pipeline_)), unit_(other.unit_) {}
-
-Claim& Claim::operator=(Claim&& other) noexcept {
-  if (this != &other) {
-    release();
-    pipeline_ = std::move(other.pipeline_);
-    unit_ = other.unit_;
-  }
-  return *this;
-}
-
-void Claim::release() {
-  if (pipeline_ == nullptr) return;
-  const std::shared_ptr<Pipeline> pipeline = std::move(pipeline_);
-  if (pipeline->process_generation_ == process_generation()) pipeline->ring_.release(unit_);
-}
-
-const std::vector<std::byte*>& Claim::inputs() const {
-  return pipeline_->records_[unit_.slot].inputs;
-}
-
-const std::vector<Shape>& Claim::shapes() const { return pipeline_->records_[unit_.slot].shapes; }
 
 }  // namespace trtinfer::pipeline

@@ -111,6 +111,8 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
   const SlotMemory& memory() const { return memory_; }
   std::uint32_t capacity() const { return ring_.capacity(); }
   std::uint32_t max_batch_size() const { return max_batch_size_; }
+  bool reads_device_inputs() const { return executor_->reads_device_inputs(); }
+  std::vector<LaneStream> streams() const { return executor_->streams(); }
 
   /// Throws ClosedError in a child process forked after construction.
   void check_process() const;
@@ -127,6 +129,7 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
     std::uint32_t first_row = 0;
     std::vector<std::byte*> inputs;
     std::vector<Shape> shapes;
+    std::vector<DeviceInput> device_inputs;  // empty: all inputs are in the slots
   };
 
   /// What a thread that runs batches reuses from one to the next.
@@ -165,6 +168,7 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
 
   // Waking a thread and being woken by it takes about as long.
   static constexpr ring::Nanoseconds kBrief = 50'000;
+  static constexpr ring::Nanoseconds kSlow = 16 * kBrief;  // takes some batches to be forgotten
   static constexpr std::size_t kWaitWords = 64;
   static constexpr ring::Nanoseconds kSpin = 30'000;  // about what it takes to wake a thread
   static std::atomic<std::int64_t> alive_;
@@ -185,7 +189,7 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
   // A lane thread looks again then, so nobody has to wake one for fewer samples than this.
   std::atomic<ring::Nanoseconds> held_until_{0};
   std::atomic<std::uint32_t> held_below_{0};
-  std::atomic<ring::Nanoseconds> slowest_lately_{16 * kBrief};  // time of a batch; decays
+  std::atomic<ring::Nanoseconds> slowest_lately_{kSlow};  // time of a batch; decays
   std::atomic<bool> closed_{false}, stopping_{false}, spinning_{false};
   std::mutex closing_;
   std::unique_ptr<Reaper> reaper_;
@@ -206,6 +210,11 @@ class Claim {
   /// Addresses of the inputs, in the model's order, while the claim is held.
   const std::vector<std::byte*>& inputs() const;
   const std::vector<Shape>& shapes() const;
+
+  /// Fills the inputs that lie on a GPU, one for each input of the model: from there, if the
+  /// backend reads such memory when the batch runs, else now, waiting for it. Throws cuda::Error.
+  void fill(std::vector<DeviceInput> inputs);
+  bool reads_device_inputs() const { return pipeline_->reads_device_inputs(); }
   std::uint32_t rows() const { return unit_.count; }
   bool held() const { return pipeline_ != nullptr; }
 

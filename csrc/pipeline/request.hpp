@@ -84,7 +84,8 @@ class Request {
   std::shared_ptr<Notifier> notifier;  ///< null: a caller waits for it in a call; given up at
                                        ///< the end, since the notifier then holds the request
   std::shared_ptr<void> cookie;        ///< the notifier's reader's; the core never looks at it
-  std::shared_ptr<void> payload;       ///< inputs, then outputs, of an opaque request; likewise
+  std::shared_ptr<void> payload;       ///< inputs, then outputs, of an opaque request; of others
+                                       ///< what keeps device inputs alive; likewise
 
   /// Requests now alive in the process; a leak test looks at it.
   static std::int64_t alive() { return alive_.load(std::memory_order_relaxed); }

@@ -196,9 +196,15 @@ void TensorRtExecutor::send(const Batch& batch, const Lane& lane) const {
     std::byte* to = lane.inputs[i].device.get();
     // Neighbouring slots are one block of memory and cross as one.
     for (std::size_t first = 0; first < batch.units.size();) {
+      if (const DeviceInput* input = batch.units[first].device_input(i)) {
+        copy_async(*input, to, input->block_bytes, lane.stream);
+        to += row_bytes * batch.units[first++].rows;
+        continue;
+      }
       const std::byte* from = (*batch.units[first].inputs)[i];
       std::size_t bytes = 0, next = first;
-      while (next < batch.units.size() && (*batch.units[next].inputs)[i] == from + bytes) {
+      while (next < batch.units.size() && (*batch.units[next].inputs)[i] == from + bytes &&
+             batch.units[next].device_input(i) == nullptr) {
         bytes += row_bytes * batch.units[next++].rows;
       }
       cuda::copy_async(to, from, bytes, lane.stream);
@@ -284,6 +290,12 @@ const TensorRtExecutor::Bucket& TensorRtExecutor::bucket_for(const Lane& lane, s
                                   [&](const Bucket& bucket) { return bucket.rows() >= rows; });
   if (found != lane.buckets.end()) return *found;
   throw ExecutionError("a batch of " + std::to_string(rows) + " rows, and no plan for as many");
+}
+
+std::vector<LaneStream> TensorRtExecutor::streams() const {
+  std::vector<LaneStream> streams;
+  for (const Lane& lane : lanes_) streams.push_back({options_.device, lane.stream.get()});
+  return streams;
 }
 
 void TensorRtExecutor::run(const Batch& batch) {

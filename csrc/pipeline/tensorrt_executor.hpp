@@ -52,6 +52,8 @@ class TensorRtExecutor : public Executor {
   /// Batches answered; any thread may ask.
   std::uint64_t batches() const { return batches_.load(std::memory_order_relaxed); }
   std::optional<int> gpu() const override { return options_.device; }
+  std::vector<LaneStream> streams() const override;
+  bool reads_device_inputs() const override { return true; }
 
  private:
   struct Bucket {
