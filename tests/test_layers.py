@@ -28,6 +28,7 @@ MODULE_ORDER = [
     "cache",
     "types",
     "exif",
+    "device_tensor",
     "inputs",
     "images",
     "preprocess",

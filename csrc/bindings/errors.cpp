@@ -3,7 +3,9 @@
 #include <cstdio>
 #include <utility>
 
+#include "bindings/device_tensor.hpp"
 #include "bindings/register.hpp"
+#include "cuda/error.hpp"
 #include "pipeline/executor.hpp"
 #include "pipeline/pipeline.hpp"
 
@@ -60,6 +62,12 @@ py::object exception_of(std::exception_ptr raised) {
     return make_error("ClosedError", error.what());
   } catch (const pipeline::UnfitError& error) {
     return make_error("InputError", error.what());
+  } catch (const pipeline::BatchError& error) {
+    return make_error("InputError", error.what());
+  } catch (const UnreadableTensor& error) {
+    return make_error("InputError", error.what());
+  } catch (const cuda::Error& error) {
+    return make_error("BackendError", error.what());
   } catch (...) {
     return {};
   }

@@ -19,7 +19,7 @@ constexpr std::size_t kCopyBytes = 4096;
 // From here on, other threads are let in while the bytes are copied.
 constexpr std::size_t kUnlockedCopyBytes = 1 << 16;
 
-bool fits(const TensorSpec& spec, const py::ssize_t* shape) {
+bool fits(const TensorSpec& spec, const std::int64_t* shape) {
   for (std::size_t i = 0; i < spec.shape.size(); ++i) {
     if (spec.shape[i] >= 0 && spec.shape[i] != shape[i]) return false;
   }
@@ -39,6 +39,16 @@ py::array new_array(const py::dtype& dtype, const Shape& shape) {
   return py::reinterpret_steal<py::array>(array);
 }
 
+/// Null also when it cannot be read: the explaining path says why.
+std::shared_ptr<const DeviceTensor> find_on_gpu(py::handle value) {
+  if (py::isinstance<DeviceTensor>(value)) return value.cast<std::shared_ptr<DeviceTensor>>();
+  try {
+    return DeviceTensor::read(value, std::nullopt);
+  } catch (const UnreadableTensor&) {
+    return nullptr;
+  }
+}
+
 py::capsule keep_alive(std::shared_ptr<void> owner) {
   return {new std::shared_ptr<void>(std::move(owner)), [](void* held) {
             auto* owner = static_cast<std::shared_ptr<void>*>(held);
@@ -50,15 +60,23 @@ py::capsule keep_alive(std::shared_ptr<void> owner) {
 
 bool Layout::match_one(std::size_t input, py::handle value, ParsedInputs& parsed) const {
   const Tensor& tensor = inputs_[input];
-  if (!py::isinstance<py::array>(value)) return false;
+  if (!py::isinstance<py::array>(value)) return match_on_gpu(input, value, parsed);
   py::array array = py::reinterpret_borrow<py::array>(value);
   if (!array.dtype().is(tensor.dtype) && !array.dtype().equal(tensor.dtype)) return false;
   if ((array.flags() & py::array::c_style) == 0) return false;
-  const auto rank = static_cast<py::ssize_t>(tensor.spec.shape.size());
-  const bool has_batch_axis = batched_ && array.ndim() == rank + 1;
-  if (array.ndim() != rank && !has_batch_axis) return false;
-  if (!fits(tensor.spec, array.shape() + (has_batch_axis ? 1 : 0))) return false;
-  const py::ssize_t rows = has_batch_axis ? array.shape(0) : 1;
+  const auto rank = static_cast<std::size_t>(array.ndim());
+  if (!match_shape(input, array.shape(), rank, parsed)) return false;
+  parsed.arrays.push_back(std::move(array));
+  return true;
+}
+
+bool Layout::match_shape(std::size_t input, const std::int64_t* shape, std::size_t rank,
+                         ParsedInputs& parsed) const {
+  const TensorSpec& spec = inputs_[input].spec;
+  const bool has_batch_axis = batched_ && rank == spec.shape.size() + 1;
+  if (rank != spec.shape.size() && !has_batch_axis) return false;
+  if (!fits(spec, shape + (has_batch_axis ? 1 : 0))) return false;
+  const std::int64_t rows = has_batch_axis ? shape[0] : 1;
   if (rows <= 0) return false;
   if (input == 0) {
     parsed.rows = static_cast<std::uint32_t>(rows);
@@ -66,7 +84,20 @@ bool Layout::match_one(std::size_t input, py::handle value, ParsedInputs& parsed
   } else if (parsed.rows != rows || parsed.has_batch_axis != has_batch_axis) {
     return false;
   }
-  parsed.arrays.push_back(std::move(array));
+  return true;
+}
+
+bool Layout::match_on_gpu(std::size_t input, py::handle value, ParsedInputs& parsed) const {
+  std::shared_ptr<const DeviceTensor> tensor = find_on_gpu(value);
+  if (tensor == nullptr) return false;
+  const TensorSpec& spec = inputs_[input].spec;
+  if (auto samples = tensor->as_samples(spec, batched_)) tensor = std::move(samples);
+  const Shape& shape = tensor->shape();
+  if (tensor->type() != spec.type || !tensor->is_dense()) return false;
+  if (!match_shape(input, shape.data(), shape.size(), parsed)) return false;
+  parsed.arrays.push_back(py::reinterpret_steal<py::array>(py::handle()));
+  parsed.device_tensors.resize(inputs_.size());
+  parsed.device_tensors[input] = std::move(tensor);
   return true;
 }
 
@@ -83,8 +114,10 @@ bool Layout::match(py::handle x, ParsedInputs& parsed) const {
 
 std::vector<Shape> Layout::unit_shapes(const ParsedInputs& parsed, std::uint32_t rows) const {
   std::vector<Shape> shapes;
-  for (const py::array& array : parsed.arrays) {
-    Shape shape(array.shape(), array.shape() + array.ndim());
+  for (std::size_t i = 0; i < parsed.arrays.size(); ++i) {
+    const py::array& array = parsed.arrays[i];
+    Shape shape = array ? Shape(array.shape(), array.shape() + array.ndim())
+                        : parsed.device_tensors[i]->shape();
     if (batched_ && !parsed.has_batch_axis) shape.insert(shape.begin(), 1);
     if (batched_) shape[0] = rows;
     shapes.push_back(std::move(shape));
@@ -92,9 +125,10 @@ std::vector<Shape> Layout::unit_shapes(const ParsedInputs& parsed, std::uint32_t
   return shapes;
 }
 
-void Layout::fill(const ParsedInputs& parsed, std::uint32_t first,
-                  const pipeline::Claim& claim) const {
+void Layout::fill(const ParsedInputs& parsed, std::uint32_t first, pipeline::Claim& claim) const {
+  if (parsed.any_on_gpu()) fill_from_gpu(parsed, first, claim);
   for (std::size_t i = 0; i < parsed.arrays.size(); ++i) {
+    if (!parsed.arrays[i]) continue;
     const std::size_t row_bytes = static_cast<std::size_t>(parsed.arrays[i].nbytes()) / parsed.rows;
     const std::size_t bytes = row_bytes * (batched_ ? claim.rows() : 1);
     const auto* from = static_cast<const std::byte*>(parsed.arrays[i].data()) + row_bytes * first;
@@ -105,6 +139,19 @@ void Layout::fill(const ParsedInputs& parsed, std::uint32_t first,
       std::memcpy(claim.inputs()[i], from, bytes);
     }
   }
+}
+
+void Layout::fill_from_gpu(const ParsedInputs& parsed, std::uint32_t first,
+                           pipeline::Claim& claim) const {
+  std::vector<pipeline::DeviceInput> inputs(inputs_.size());
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    const DeviceTensor* tensor = parsed.device_tensors[i].get();
+    if (tensor == nullptr) continue;
+    inputs[i] = parsed.has_batch_axis ? tensor->input(first, claim.rows()) : tensor->input();
+  }
+  if (claim.reads_device_inputs()) return claim.fill(std::move(inputs));
+  const Unlocked unlocked;
+  claim.fill(std::move(inputs));
 }
 
 py::dict Layout::views(const std::shared_ptr<pipeline::Pipeline>& pipeline,

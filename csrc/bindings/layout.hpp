@@ -7,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "bindings/device_tensor.hpp"
 #include "pipeline/pipeline.hpp"
 #include "pipeline/request.hpp"
 #include "pipeline/tensor_spec.hpp"
@@ -17,7 +18,12 @@ namespace trtinfer::bindings {
 struct ParsedInputs {
   std::uint32_t rows = 1;
   bool has_batch_axis = false;
-  std::vector<pybind11::array> arrays;  // in the model's order, C-contiguous
+  std::vector<pybind11::array> arrays;  // in the model's order, C-contiguous; null: on a GPU
+
+  /// In the model's order, null for the arrays; empty if nothing lies on a GPU.
+  std::vector<std::shared_ptr<const DeviceTensor>> device_tensors;
+
+  bool any_on_gpu() const { return !device_tensors.empty(); }
 };
 
 /// Names, dtypes and shapes of a session's inputs and outputs. Used with the GIL held; immutable.
@@ -32,15 +38,17 @@ class Layout {
   Layout(std::vector<Tensor> inputs, std::vector<Tensor> outputs, bool batched)
       : inputs_(std::move(inputs)), outputs_(std::move(outputs)), batched_(batched) {}
 
-  /// Whether `x` (an array, or a dict of arrays) fits as it is: exact dtypes, C-contiguous, shapes
-  /// of a sample or of a batch. Anything else is left to the slower, explaining path in Python.
+  /// Whether `x` (an array, a tensor on a GPU, or a dict of them) fits as it is: exact dtypes,
+  /// C-contiguous (on a GPU: dense), shapes of a sample or of a batch. Anything else is left to the
+  /// slower, explaining path in Python.
   bool match(pybind11::handle x, ParsedInputs& parsed) const;
 
   /// Shapes of the inputs of `rows` of the parsed rows, as the slots want them.
   std::vector<pipeline::Shape> unit_shapes(const ParsedInputs& parsed, std::uint32_t rows) const;
 
-  /// Copies rows [first, first + claim.rows()) into the claimed slots.
-  void fill(const ParsedInputs& parsed, std::uint32_t first, const pipeline::Claim& claim) const;
+  /// Copies rows [first, first + claim.rows()) into the claimed slots, or says where on a GPU they
+  /// are.
+  void fill(const ParsedInputs& parsed, std::uint32_t first, pipeline::Claim& claim) const;
 
   /// Views of a claim's memory, by input name; they keep the pipeline alive.
   pybind11::dict views(const std::shared_ptr<pipeline::Pipeline>& pipeline,
@@ -54,6 +62,10 @@ class Layout {
 
  private:
   bool match_one(std::size_t input, pybind11::handle value, ParsedInputs& parsed) const;
+  bool match_on_gpu(std::size_t input, pybind11::handle value, ParsedInputs& parsed) const;
+  bool match_shape(std::size_t input, const std::int64_t* shape, std::size_t rank,
+                   ParsedInputs& parsed) const;
+  void fill_from_gpu(const ParsedInputs& parsed, std::uint32_t first, pipeline::Claim& claim) const;
 
   std::vector<Tensor> inputs_, outputs_;
   bool batched_;

@@ -10,6 +10,8 @@ PYBIND11_MODULE(_core, m) {
   trtinfer::bindings::register_onnxruntime(m);
   trtinfer::bindings::register_tensorrt(m);
   trtinfer::bindings::register_loop_future(m);
+  trtinfer::bindings::register_stream(m);
+  trtinfer::bindings::register_device_tensor(m);
   trtinfer::bindings::register_notifier(m);
   trtinfer::bindings::register_executors(m);
   trtinfer::bindings::register_engine_replay(m);

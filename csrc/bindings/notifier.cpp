@@ -56,6 +56,8 @@ NotifierHandle::Ended NotifierHandle::take(pipeline::Request& request) {
     ended.outputs =
         py::reinterpret_borrow<py::object>(static_cast<PyObject*>(request.payload.get()));
   }
+  // A tensor on a GPU is given up here, on a thread that has the GIL, once no part is running.
+  if (cookie.layout && request.units_left == 0) request.payload.reset();
   return ended;
 }
 

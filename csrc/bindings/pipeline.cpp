@@ -37,6 +37,9 @@ py::object PipelineHandle::infer(py::handle x, std::optional<double> timeout, in
 std::optional<PendingRequest> PipelineHandle::submit(py::handle x, const Delivery& delivery) {
   ParsedInputs parsed;
   if (!layout_->match(x, parsed)) return std::nullopt;
+  if (delivery.on_loop && parsed.any_on_gpu() && !pipeline_->reads_device_inputs()) {
+    return std::nullopt;  // they are waited for, which an event loop must not do
+  }
   return submit_parsed(parsed, delivery);
 }
 
@@ -90,6 +93,14 @@ double PipelineHandle::time_batch(std::uint32_t rows, const std::vector<Shape>& 
   return static_cast<double>(pipeline_->time_batch(rows, shapes)) * 1e-9;
 }
 
+std::vector<StreamHandle> PipelineHandle::streams() const {
+  std::vector<StreamHandle> streams;
+  for (const pipeline::LaneStream& stream : pipeline_->streams()) {
+    streams.push_back({pipeline_, stream});
+  }
+  return streams;
+}
+
 void PipelineHandle::close(bool drain) {
   const Unlocked unlocked;
   pipeline_->close(drain);
@@ -102,6 +113,9 @@ std::shared_ptr<Request> PipelineHandle::make_request(const ParsedInputs& parsed
   request->deadline = deadline_from(request->arrival, timeout);
   request->units_left = (parsed.rows + max - 1) / max;
   request->units.reserve(request->units_left);
+  if (parsed.any_on_gpu()) {
+    request->payload = std::make_shared<decltype(parsed.device_tensors)>(parsed.device_tensors);
+  }
   return request;
 }
 
@@ -301,6 +315,7 @@ void register_pipeline(py::module_& m) {
            py::arg("shapes"), py::arg("timeout") = py::none())
       .def("close", &PipelineHandle::close, py::arg("drain"))
       .def("stats", &PipelineHandle::stats)
+      .def_property_readonly("streams", &PipelineHandle::streams)
       .def_property_readonly("max_batch_size", &PipelineHandle::max_batch_size)
       .def("time_batch", &PipelineHandle::time_batch, py::arg("rows"), py::arg("shapes"))
       .def("lead_briefly", &PipelineHandle::lead_briefly)

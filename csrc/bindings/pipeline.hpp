@@ -11,6 +11,7 @@
 #include "bindings/layout.hpp"
 #include "bindings/open_loop.hpp"
 #include "bindings/stats.hpp"
+#include "bindings/stream.hpp"
 #include "pipeline/pipeline.hpp"
 
 namespace trtinfer::bindings {
@@ -55,6 +56,7 @@ class PipelineHandle {
   // With the GIL: it would be wanted back in less time than it takes to hand it over.
   bool lead_briefly() { return pipeline_->lead_briefly(); }
   pybind11::dict stats() const { return stats_of(*pipeline_); }
+  std::vector<StreamHandle> streams() const;
 
  private:
   using RequestPtr = std::shared_ptr<pipeline::Request>;

@@ -11,6 +11,8 @@ void register_preprocess(pybind11::module_& m);
 void register_onnxruntime(pybind11::module_& m);
 void register_tensorrt(pybind11::module_& m);
 void register_loop_future(pybind11::module_& m);
+void register_stream(pybind11::module_& m);
+void register_device_tensor(pybind11::module_& m);
 void register_notifier(pybind11::module_& m);
 void register_executors(pybind11::module_& m);
 void register_engine_replay(pybind11::module_& m);

@@ -5,6 +5,7 @@ from __future__ import annotations
 from trtinfer._core import __version__
 from trtinfer.build_options import BuildOptions
 from trtinfer.classifier import Classifier
+from trtinfer.device_tensor import DeviceTensor
 from trtinfer.errors import (
     BackendError,
     ClosedError,
@@ -26,6 +27,7 @@ __all__ = [
     "Classifier",
     "ClosedError",
     "DeadlineExceededError",
+    "DeviceTensor",
     "InputError",
     "ModelError",
     "QueueFullError",

@@ -21,7 +21,7 @@ import PIL.Image
 import PIL.ImageFile
 import simplejpeg
 
-from trtinfer import exif
+from trtinfer import device_tensor, exif
 from trtinfer.errors import InputError
 
 MAX_PIXELS = 100_000_000
@@ -193,6 +193,8 @@ def _read(source: object, max_pixels: int) -> Image:
         if source.ndim == 1 and source.dtype == np.uint8:
             return _from_file(np.ascontiguousarray(source).data, f"{source.size} bytes")
         return _ArrayImage(source)
+    if (array := device_tensor.as_array(source)) is not None:
+        return _ArrayImage(array)
     if isinstance(source, PIL.Image.Image):
         _refuse_size("PIL image", source.height, source.width, max_pixels)
         return _PillowImage(source)

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from trtinfer import _core, device_tensor
 from trtinfer.errors import InputError
-from trtinfer.types import Array, TensorInfo, fits
+from trtinfer.types import ELEMENT_TYPES, Array, TensorInfo, fits
 
 #: A shape for the only input, or one for each input by name.
 Shapes = tuple[int, ...] | Mapping[str, tuple[int, ...]]
@@ -35,6 +36,8 @@ class InputReader:
 
     def read(self, x: object) -> dict[str, Any]:
         """Return exact, C-contiguous arrays by input name; values of other kinds as they are.
+
+        Tensors on a GPU become `_core.DeviceTensor`.
 
         Raises:
             InputError: Something is missing, unknown, or of the wrong dtype or shape.
@@ -98,11 +101,17 @@ class InputReader:
         return info.shape[1:] if self._batched else info.shape
 
     def _read_one(self, info: TensorInfo, value: object) -> object:
-        return value if info.dtype == object else self._exact(info, value)
+        if info.dtype == object:
+            return value
+        on_gpu = _core.DeviceTensor.is_on_gpu(value)
+        return self._exact_on_gpu(info, value) if on_gpu else self._exact(info, value)
 
     def _exact(self, info: TensorInfo, value: object) -> Array:
         if value is None:  # to NumPy it is a NaN
             raise InputError(f"the input {info} is missing: None was received")
+        shared = device_tensor.as_array(value)
+        if shared is not None:
+            value = shared
         typed = isinstance(value, np.ndarray | np.generic)
         try:
             array = np.asarray(value) if typed else np.asarray(value, dtype=info.dtype)
@@ -113,24 +122,45 @@ class InputReader:
                 f"the model's input is {info}, an array of dtype {array.dtype} was received: "
                 f"convert it with .astype({info.dtype.name!r})"
             )
-        array = np.asarray(array, dtype=info.dtype, order="C")
+        self._check_shape(info, array.shape)
+        return np.asarray(array, dtype=info.dtype, order="C")
+
+    def _exact_on_gpu(self, info: TensorInfo, value: object) -> _core.DeviceTensor:
+        tensor = device_tensor.read(value)
+        if not self._tensors:
+            raise InputError(f"this model's values are read in host memory: bring {info} there")
+        element_type, sample = ELEMENT_TYPES[info.dtype], list(self._sample(info))
+        tensor = tensor.as_samples(element_type, sample, self._batched) or tensor
+        if tensor.element_type != element_type:
+            raise InputError(
+                f"the model's input is {info}, a tensor of dtype {device_tensor.dtype_of(tensor)} "
+                f"on GPU {tensor.device} was received: convert it to {info.dtype.name}"
+            )
+        self._check_shape(info, tensor.shape)
+        if not tensor.is_dense:
+            raise InputError(
+                f"the tensor of shape {tensor.shape} on GPU {tensor.device} for {info} is empty or "
+                "has gaps: pass .contiguous(); only the first axis may have any stride"
+            )
+        return tensor
+
+    def _check_shape(self, info: TensorInfo, shape: tuple[int, ...]) -> None:
         sample = self._sample(info)
-        several = self._batched and array.ndim > 0 and fits(array.shape[1:], sample)
-        if not several and not fits(array.shape, sample):
+        several = self._batched and len(shape) > 0 and fits(shape[1:], sample)
+        if not several and not fits(shape, sample):
             wanted = f"{sample} for one sample or {(-1, *sample)} for several"
             raise InputError(
                 f"the input {info.name!r} takes the shape {wanted if self._batched else sample} "
-                f"(-1: any), an array of shape {array.shape} was received"
+                f"(-1: any), an array of shape {shape} was received"
             )
-        if several and array.shape[0] == 0:
-            raise InputError(f"an array without samples, shape {array.shape}, was received")
-        return array
+        if several and shape[0] == 0:
+            raise InputError(f"an array without samples, shape {shape}, was received")
 
     def _check_rows(self, arrays: Mapping[str, Any]) -> None:
         if not self._batched:
             return
         rows = {
-            array.shape[0] if array.ndim == len(info.shape) else None
+            array.shape[0] if len(array.shape) == len(info.shape) else None
             for info, array in zip(self._infos, arrays.values(), strict=True)
         }
         if len(rows) > 1:

@@ -16,7 +16,15 @@ from copy import deepcopy
 from types import TracebackType
 from typing import TypeVar, cast
 
-from trtinfer import _core, batch_policy, closing, images, onnxruntime_backend, tensorrt_backend
+from trtinfer import (
+    _core,
+    batch_policy,
+    closing,
+    device_tensor,
+    images,
+    onnxruntime_backend,
+    tensorrt_backend,
+)
 from trtinfer.backend import RingSizes
 from trtinfer.completion import FutureCompleter, InferenceFuture, LoopCompleter
 from trtinfer.errors import BackendError, InputError, QueueFullError
@@ -145,7 +153,8 @@ class Session:
 
         Args:
             x: An array, or a dict from input name to array: exact dtypes, the shape of one sample
-                or of n samples along a leading batch axis. With ``preprocess``: an image.
+                or of n samples along a leading batch axis. With ``preprocess``: an image. Tensors
+                on a GPU are read there, see `trtinfer.DeviceTensor`.
             timeout: Seconds, counted from now, in which the answer (and, in a full ring, room) must
                 come. None: no limit, but a full ring refuses at once.
             priority: -8 to 7; higher runs first.
@@ -172,7 +181,8 @@ class Session:
     def submit(self, x: object, timeout: float | None = None, priority: int = 0) -> InferenceFuture:
         """Publish one request and return its future at once; arguments and errors as `infer`.
 
-        The inputs are copied: they may be changed as soon as this returns. The future is a
+        The inputs are copied: they may be changed as soon as this returns. Tensors on a GPU are
+        not, and must not be written to before the future is done. The future is a
         `concurrent.futures.Future` that may also be awaited; its ``cancel()`` works until the
         batch is launched.
         """
@@ -327,6 +337,15 @@ class Session:
         return self._recipe
 
     @property
+    def streams(self) -> tuple[_core.LaneStream, ...]:
+        """The CUDA streams that batches run on, one for each of `max_inflight`; on a CPU none.
+
+        Each has `device`, `handle` and ``__cuda_stream__``, so that ``cuda.core`` and others take
+        it: to wait for it, or to trace it. Work that is enqueued there delays batches.
+        """
+        return tuple(self._pipeline.streams)
+
+    @property
     def closed(self) -> bool:
         """Whether the session refuses requests."""
         return self._pipeline.closed
@@ -358,7 +377,7 @@ class Session:
 
     def _infer_slowly(self, x: object, timeout: float | None, priority: int) -> Outputs:
         with self._counting_invalid():
-            if self._recipe is not None:
+            if self._is_image(x):
                 started = time.monotonic()
                 claim = self._claim_image(x, timeout)
                 return claim.infer(_left(timeout, started), priority)
@@ -376,7 +395,7 @@ class Session:
         priority: int,
     ) -> _core.PendingRequest:
         with self._counting_invalid():
-            if self._recipe is not None:
+            if self._is_image(x):
                 started = time.monotonic()
                 claim = self._claim_image(x, timeout)
                 return claim.submit(notifier, cookie, _left(timeout, started), priority)
@@ -385,6 +404,11 @@ class Session:
                 inputs = deepcopy(inputs)
                 return self._pipeline.submit_object(inputs, notifier, cookie, timeout, priority)
             return _matched(self._pipeline.submit(inputs, notifier, cookie, timeout, priority))
+
+    def _is_image(self, x: object) -> bool:
+        if self._recipe is None or isinstance(x, Mapping):
+            return False
+        return not _core.DeviceTensor.is_on_gpu(x)
 
     def _claim_image(self, x: object, timeout: float | None) -> _core.Claim:
         image = images.load(x)
@@ -407,6 +431,8 @@ class Session:
         future = _core.LoopFuture(loop)
         notifier = self._completer_of(loop).notifier
         started = time.monotonic()
+        with self._counting_invalid():
+            x = device_tensor.hold(x)
 
         def publish() -> None:
             left = _left(timeout, started)

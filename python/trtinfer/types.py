@@ -47,6 +47,9 @@ DTYPES: Mapping[int, np.dtype[Any]] = {
     }.items()
 }
 
+#: The other way round.
+ELEMENT_TYPES: Mapping[np.dtype[Any], int] = {dtype: number for number, dtype in DTYPES.items()}
+
 #: Those whose elements share a byte in ONNX Runtime, but have one each in an array.
 PACKED_TYPES = frozenset({21, 22, 24, 25})
 
