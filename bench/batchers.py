@@ -99,10 +99,11 @@ class Batched:
 
 
 class AsyncBatched:
-    """The class of `async-batcher`, which has no threads; greedy, since it then is the fastest."""
+    """The class of `async-batcher`, which has no threads."""
 
-    def __init__(self, direct: onnxruntime.InferenceSession) -> None:
+    def __init__(self, direct: onnxruntime.InferenceSession, **options: float) -> None:
         self._run = direct.run
+        self._options = options
 
     @contextmanager
     def tasks(self) -> Iterator[AsyncAsk]:
@@ -112,7 +113,7 @@ class AsyncBatched:
             async def process_batch(self, batch: list[Array]) -> list[Array]:
                 return list(run(None, {"x": np.stack(batch)})[0])
 
-        batcher = Batcher(max_batch_size=MAX_BATCH_SIZE, max_queue_time=0.0)
+        batcher = Batcher(max_batch_size=MAX_BATCH_SIZE, **self._options)
         yield batcher.process
         asyncio.get_running_loop().create_task(batcher.stop(force=True))
 

@@ -72,7 +72,8 @@ def make_turns(model: bytes, seconds: float, with_ray: bool) -> Turns:
         "trtinfer": Trtinfer(model),
         "batched, 1 ms": Batched(direct, batch_size=MAX_BATCH_SIZE, timeout_ms=1.0),
         "batched, defaults": Batched(direct),
-        "async-batcher": AsyncBatched(direct),
+        "async-batcher, greedy": AsyncBatched(direct, max_queue_time=0.0),
+        "async-batcher, 10 ms": AsyncBatched(direct),
         "queue.Queue + Future": QueueAndFuture(direct, queue.Queue),
         "queue.SimpleQueue + Future": QueueAndFuture(direct, queue.SimpleQueue),
     }
@@ -103,12 +104,15 @@ def verdicts(samples: Samples) -> dict[str, Verdict]:
     lone, many = samples["1 thread"], samples["256 threads"]
     added = _median(lone["trtinfer"], lone["session.run"], lambda a, b: a.p50 - b.p50)
     tail = _median(many["trtinfer"], many[peer], lambda a, b: a.p99 / b.p99)
-    better = ("batched, 1 ms", "batched, defaults")
+    batched = ("batched, 1 ms", "batched, defaults")
+    async_batcher = ("async-batcher, greedy", "async-batcher, 10 ms")
     return {
         "lone thread, p50 over session.run in us": Verdict(added, 8, at_most=True),
         "8 threads, times queue.Queue + Future": Verdict(over("8 threads", peer), 3),
-        "64 asyncio callers, times the better `batched`": Verdict(over("64 asyncio", *better), 8),
-        "64 asyncio callers, times async-batcher": Verdict(over("64 asyncio", "async-batcher"), 3),
+        "64 asyncio callers, times the better `batched`": Verdict(over("64 asyncio", *batched), 8),
+        "64 asyncio callers, times the better async-batcher": Verdict(
+            over("64 asyncio", *async_batcher), 3
+        ),
         "256 threads, times queue.Queue + Future": Verdict(over("256 threads", peer), 1.5),
         "256 threads, p99 in parts of that of queue.Queue + Future": Verdict(
             tail, 0.5, at_most=True
