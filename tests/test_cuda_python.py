@@ -100,13 +100,21 @@ def test_a_view_gives_a_buffer_its_shape_and_type(session, stream, buffer):
         session.infer(DeviceTensor(half, stream=stream))
 
 
-def test_the_stream_of_a_buffer_is_waited_for(session, stream, host, buffer):
-    buffer.fill(0, stream=stream)
+def test_the_stream_of_a_buffer_is_waited_for(session, device, stream, host, buffer):
     stream.sync()
-    wait_long(stream)
-    buffer.copy_from(host, stream=stream)
-    # A buffer does not know who writes to it, so this reads what was there: the test can fail.
-    np.testing.assert_array_equal(session.infer(buffer)["y"], 0)
+    for _ in range(
+        8
+    ):  # streams may share a queue of the GPU: then they wait for each other unasked
+        stream = device.create_stream()
+        buffer.fill(0, stream=stream)
+        stream.sync()
+        wait_long(stream)
+        buffer.copy_from(host, stream=stream)
+        # A buffer does not know who writes to it, so this may read what was there before.
+        early = session.infer(buffer)["y"]
+        if not early.any():
+            break
+    assert not early.any()
     np.testing.assert_array_equal(session.infer(DeviceTensor(buffer, stream=stream))["y"], 2 * X)
 
 

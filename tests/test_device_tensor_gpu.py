@@ -201,6 +201,24 @@ def late_write(x: torch.Tensor, value: float) -> None:
     x.fill_(value)
 
 
+def write_too_late(session: trtinfer.Session, x: torch.Tensor, value: float) -> torch.cuda.Stream:
+    """Has a stream write so late that whoever does not wait for it reads zeros.
+
+    That is tried out, and again on another stream, since streams may share a queue of the GPU: then
+    they wait for each other unasked.
+    """
+    for _ in range(8):
+        x.zero_()
+        torch.cuda.synchronize()
+        stream = torch.cuda.Stream()
+        with torch.cuda.stream(stream):
+            late_write(x, value)
+            early = session.infer(Interface(x))["y"]
+        if not early.any():
+            return stream
+    pytest.fail("no stream is independent of those of the session")
+
+
 @pytest.mark.parametrize(
     "ordered",
     [
@@ -212,12 +230,9 @@ def late_write(x: torch.Tensor, value: float) -> None:
     ids=["dlpack", "interface", "stream number", "stream object"],
 )
 def test_what_the_producer_has_enqueued_is_waited_for(session, ordered):
-    x, stream = torch.zeros(WIDTH, device="cuda"), torch.cuda.Stream()
-    torch.cuda.synchronize()
+    x = torch.zeros(WIDTH, device="cuda")
+    stream = write_too_late(session, x, 3)
     with torch.cuda.stream(stream):
-        late_write(x, 3)
-        # Nobody says what this waits for, so it reads what was there before: the test can fail.
-        np.testing.assert_array_equal(session.infer(Interface(x))["y"], 0)
         started = time.monotonic()
         future = session.submit(ordered(x, stream))
         assert time.monotonic() - started < 0.1
@@ -234,24 +249,21 @@ def test_the_legacy_default_stream_is_waited_for(session):
 
 
 def test_an_event_loop_reads_in_the_order_of_its_own_stream(session):
-    x, stream = torch.zeros(WIDTH, device="cuda"), torch.cuda.Stream()
-    torch.cuda.synchronize()
-    with torch.cuda.stream(stream):
-        late_write(x, 3)
+    x = torch.zeros(WIDTH, device="cuda")
+    with torch.cuda.stream(write_too_late(session, x, 3)):
         outputs = asyncio.run(session.ainfer(x))
     np.testing.assert_array_equal(outputs["y"], 6)
 
 
 def test_tensors_live_until_they_are_read_and_no_longer(session):
-    session.infer(random(WIDTH))
-    torch.cuda.synchronize()
+    session.submit(random(WIDTH)).result(30)
     before = torch.cuda.memory_allocated()
     torch.cuda._sleep(BUSY)
     # PyTorch gives the memory of a dropped tensor to the next of its stream at once.
     futures = [session.submit(torch.full((WIDTH,), float(i), device="cuda")) for i in range(200)]
     for i, future in enumerate(futures):
         np.testing.assert_array_equal(future.result(30)["y"], 2 * i)
-    assert torch.cuda.memory_allocated() == before
+    assert torch.cuda.memory_allocated() <= before
 
 
 # --- What is refused
