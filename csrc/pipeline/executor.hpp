@@ -34,12 +34,13 @@ struct BatchUnit {
   std::uint32_t first_row = 0;  ///< which of the request's rows is this unit's first
   const std::vector<std::byte*>* inputs = nullptr;
   const std::vector<Shape>* shapes = nullptr;  ///< of each input, with `rows` leading when batched
-  const std::vector<DeviceInput>* device_inputs = nullptr;  ///< one for each input, or none at all
+  const std::vector<DeviceInput>* device_inputs = nullptr;  ///< null, empty or one for each input
 
   /// Where an input lies on a GPU; null: in the slots.
   const DeviceInput* device_input(std::size_t input) const {
-    if (device_inputs->empty() || (*device_inputs)[input].data == nullptr) return nullptr;
-    return &(*device_inputs)[input];
+    if (device_inputs == nullptr || device_inputs->empty()) return nullptr;
+    const DeviceInput& found = (*device_inputs)[input];
+    return found.data == nullptr ? nullptr : &found;
   }
 };
 
