@@ -294,6 +294,7 @@ const TensorRtExecutor::Bucket& TensorRtExecutor::bucket_for(const Lane& lane, s
 
 std::vector<LaneStream> TensorRtExecutor::streams() const {
   std::vector<LaneStream> streams;
+  streams.reserve(lanes_.size());
   for (const Lane& lane : lanes_) streams.push_back({options_.device, lane.stream.get()});
   return streams;
 }
