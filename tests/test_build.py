@@ -75,7 +75,7 @@ def test_probe_is_consistent() -> None:
 
 def test_kernels_without_a_gpu_raise_and_do_not_crash() -> None:
     absent = len(_core.probe_cuda().devices)
-    with pytest.raises(RuntimeError, match="CUDA error"):
+    with pytest.raises(trtinfer.BackendError, match="CUDA error"):
         _core.code_architecture(absent)
 
 
