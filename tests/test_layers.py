@@ -43,7 +43,6 @@ MODULE_ORDER = [
     "onnxruntime_backend",
     "tensorrt_library",
     "tf32_override",
-    "onnx_graph",
     "precision",
     "plan_file",
     "file_lock",

@@ -8,6 +8,7 @@ that converter has none, and the rules of where to convert are the same.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ import ml_dtypes
 import numpy as np
 
 from trtinfer.errors import ModelError
-from trtinfer.onnx_graph import graphs, tensors
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8-qdq")
 
@@ -96,11 +96,32 @@ def _to_float16(proto: Any, keep_io_types: bool) -> Any:
         raise ModelError(f"the model cannot be converted to 16 bits: {error!r}") from error
 
 
+def _graphs(graph: Any) -> Iterator[Any]:
+    """The graph and those inside its If, Loop and Scan nodes."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                if inner.node or inner.initializer:
+                    yield from _graphs(inner)
+
+
+def _tensors(graph: Any) -> Iterator[tuple[str, Any]]:
+    """Every stored tensor with the name under which nodes use it."""
+    for inner in _graphs(graph):
+        for tensor in inner.initializer:
+            yield tensor.name, tensor
+        for node in inner.node:
+            for attribute in node.attribute:
+                if attribute.HasField("t"):
+                    yield node.output[0], attribute.t
+
+
 def _float_values(proto: Any) -> dict[str, np.ndarray[Any, Any]]:
     helper = _import("onnx.numpy_helper")
     return {
         name: helper.to_array(tensor)
-        for name, tensor in tensors(proto.graph)
+        for name, tensor in _tensors(proto.graph)
         if tensor.data_type == _FLOAT
     }
 
@@ -108,7 +129,7 @@ def _float_values(proto: Any) -> dict[str, np.ndarray[Any, Any]]:
 def _to_bfloat16(proto: Any, exact: dict[str, np.ndarray[Any, Any]]) -> None:
     """Turns every float16 of a converted model into bfloat16; `exact` has the values before."""
     helper = _import("onnx.numpy_helper")
-    for name, tensor in tensors(proto.graph):
+    for name, tensor in _tensors(proto.graph):
         if tensor.data_type == _FLOAT16:
             values = exact.get(name)
             if values is None:
@@ -118,7 +139,7 @@ def _to_bfloat16(proto: Any, exact: dict[str, np.ndarray[Any, Any]]) -> None:
             tensor.name, tensor.data_type = kept_name, _BFLOAT16
             tensor.dims.extend(shape)
             tensor.raw_data = values.astype(ml_dtypes.bfloat16).tobytes()
-    for graph in graphs(proto.graph):
+    for graph in _graphs(proto.graph):
         for info in (*graph.input, *graph.output, *graph.value_info):
             if info.type.tensor_type.elem_type == _FLOAT16:
                 info.type.tensor_type.elem_type = _BFLOAT16
