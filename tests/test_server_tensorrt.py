@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from classification import COLORS, picture, png, ultralytics
 from models import WEIGHTS, matmul_model
+
+pytest.importorskip("grpc", reason="the server's packages are not installed")
 from serving import Served, serving
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
