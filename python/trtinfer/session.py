@@ -476,7 +476,7 @@ class Session:
 
 
 def _matched(result: Result | None) -> Result:
-    if result is None:  # what _coerce lets through fits the core as well
+    if result is None:  # what InputReader lets through fits the core as well
         raise AssertionError("the core refused an input that fits the model")
     return result
 
