@@ -8,7 +8,7 @@ import models
 import numpy as np
 import pytest
 import reference_resize as reference
-from onnx import helper
+from onnx import TensorProto, helper
 from photos import photos
 
 import trtinfer
@@ -131,6 +131,25 @@ def test_slots_filled_anew_while_their_batch_runs_spoil_no_answer(falls_back):
         answers = pool.map(lambda row: gpu.infer(row, timeout=30)["y"], rows)
         worst = max(np.abs(y - right).max() for y, right in zip(answers, expected, strict=True))
     assert worst <= 1e-3 * np.ptp(expected)
+
+
+@pytest.mark.parametrize("length", [1, 3, 16, 25])
+def test_rows_of_any_number_of_bytes_come_out_of_scattered_slots(length):
+    node = helper.make_node("Identity", ["x"], ["y"])
+    x, y = (models.tensor(name, ["n", length], TensorProto.FLOAT16) for name in "xy")
+    model = models.build([node], [x], [y])
+    rows = np.random.default_rng(length).random((24, length)).astype(np.float16)
+    with on_gpu(model, max_batch_size=8, capacity=64) as gpu:
+        for _ in range(3):
+            claims = [gpu.claim() for _ in range(48)]
+            for claim in claims[::2]:
+                claim.release()
+            futures = []
+            for row, claim in zip(rows, claims[1::2], strict=True):
+                claim.inputs["x"][:] = row
+                futures.append(claim.publish())
+            answers = [future.result(30)["y"] for future in futures]
+            np.testing.assert_array_equal(answers, rows)
 
 
 def test_claimed_slots_are_filled_in_pinned_memory():

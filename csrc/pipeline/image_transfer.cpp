@@ -113,12 +113,8 @@ void ImageTransfer::reserve_table(std::size_t bytes) {
   table_bytes_ = 2 * bytes;
 }
 
-void ImageTransfer::send_pixels(const Batch& batch, const cuda::Stream& stream) {
-  Copy pending{nullptr, nullptr, 0};
-  const auto flush = [&] {
-    if (pending.bytes > 0) cuda::copy_async(pending.to, pending.from, pending.bytes, stream);
-    pending.bytes = 0;
-  };
+void ImageTransfer::send_pixels(const Batch& batch, HostCopies& copies,
+                                const cuda::Stream& stream) {
   for (std::size_t i = 0; i < batch.units.size(); ++i) {
     const Resampling& resampling = *resamplings_[i];
     const SourceWindow window = resampling.source_window();
@@ -133,34 +129,23 @@ void ImageTransfer::send_pixels(const Batch& batch, const cuda::Stream& stream) 
     if (const DeviceInput* input = batch.units[i].device_input(0)) {
       copy_async(window_of(*input, resampling), to, stride, stream);
     } else if (takes_whole_rows(resampling)) {
-      const std::size_t bytes = stride * static_cast<std::size_t>(window.rows);
-      const std::ptrdiff_t shift = pending.bytes > 0 ? from - pending.from : 0;
-      const bool follows = pending.bytes > 0 && to - pending.to == shift &&
-                           shift >= static_cast<std::ptrdiff_t>(pending.bytes) &&
-                           shift < static_cast<std::ptrdiff_t>(pending.bytes + kAlignment);
-      if (follows) {
-        pending.bytes = static_cast<std::size_t>(shift) + bytes;
-      } else {
-        flush();
-        pending = {to, from, bytes};
-      }
+      copies.add(to, from, stride * static_cast<std::size_t>(window.rows), kAlignment);
     } else {
-      cuda::copy_rows_async(
-          to, from + first_byte(resampling),
-          {static_cast<std::size_t>(window.rows), row_bytes(resampling), stride, width}, stream);
+      copies.add(to, from + first_byte(resampling),
+                 {static_cast<std::size_t>(window.rows), row_bytes(resampling), stride, width});
     }
     sources_[i].data = reinterpret_cast<const std::uint8_t*>(origin);
   }
-  flush();
 }
 
-void ImageTransfer::send(const Batch& batch, std::uint32_t images, const cuda::Stream& stream) {
+void ImageTransfer::send(const Batch& batch, std::uint32_t images, HostCopies& copies,
+                         const cuda::Stream& stream) {
   const bool is_like_last = find_resamplings(batch) && images == images_;
   if (!is_like_last) {
     images_ = 0;  // what follows may fail
     plan();
   }
-  send_pixels(batch, stream);
+  send_pixels(batch, copies, stream);
   if (is_like_last) return;  // and so is the table, which is still there
   sources_.resize(images, sources_.front());
   const std::size_t bytes = preprocess::batch_bytes(sources_);

@@ -7,6 +7,7 @@
 #include "cuda/memory.hpp"
 #include "cuda/stream.hpp"
 #include "pipeline/executor.hpp"
+#include "pipeline/host_copies.hpp"
 #include "preprocess/batch.hpp"
 #include "preprocess/gpu.hpp"
 
@@ -18,26 +19,22 @@ class ImageTransfer {
  public:
   explicit ImageTransfer(const preprocess::GpuPreprocessor& preprocessor);
 
-  /// Enqueues the transfers for a kernel over `images` images; those that the batch lacks repeat
-  /// its first. May move table(): what was captured with it must then be made anew.
-  void send(const Batch& batch, std::uint32_t images, const cuda::Stream& stream);
+  /// Adds to `copies` what a kernel over `images` images needs of those in host memory, and
+  /// enqueues the rest of it; those that the batch lacks repeat its first. May move table(): what
+  /// was captured with it must then be made anew.
+  void send(const Batch& batch, std::uint32_t images, HostCopies& copies,
+            const cuda::Stream& stream);
 
   /// Device address of the table; what the kernel is given.
   const std::byte* table() const { return table_.get(); }
 
  private:
-  struct Copy {
-    std::byte* to;
-    const std::byte* from;
-    std::size_t bytes;
-  };
-
   /// Whether each image has the size of the one in its place in the batch before.
   bool find_resamplings(const Batch& batch);
   void plan();
   void reserve_pixels(std::size_t bytes);
   void reserve_table(std::size_t bytes);
-  void send_pixels(const Batch& batch, const cuda::Stream& stream);
+  void send_pixels(const Batch& batch, HostCopies& copies, const cuda::Stream& stream);
 
   const preprocess::GpuPreprocessor& preprocessor_;
   cuda::DeviceMemory pixels_, table_;

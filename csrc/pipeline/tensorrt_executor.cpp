@@ -1,6 +1,7 @@
 #include "pipeline/tensorrt_executor.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <cstring>
 #include <utility>
@@ -8,6 +9,11 @@
 #include "cuda/error.hpp"
 
 namespace trtinfer::pipeline {
+namespace {
+
+constexpr ring::Nanoseconds kAskEvery = 20'000;
+
+}  // namespace
 
 TensorRtExecutor::TensorRtExecutor(const std::vector<BucketEngine>& engines,
                                    const preprocess::Recipe* recipe, std::vector<TensorSpec> inputs,
@@ -58,6 +64,7 @@ void TensorRtExecutor::read_ranges(const tensorrt::Engine& engine) {
 }
 
 std::string TensorRtExecutor::refusal(const std::vector<Shape>& shapes) const {
+  if (preprocessor_ != nullptr) return image_refusal(shapes.front());
   for (std::size_t i = 0; varies_ && i < inputs_.size(); ++i) {
     const Shape row = row_of(shapes[i]);
     for (std::size_t axis = 0; axis < row.size(); ++axis) {
@@ -167,16 +174,33 @@ void TensorRtExecutor::bind(const Lane& lane, const Bucket& bucket) const {
   bucket.context->set_device_memory(lane.scratch.get(), lane.scratch_bytes);
 }
 
+std::uint32_t TensorRtExecutor::most_reads(const Lane& lane, const Bucket& bucket) const {
+  if (varies_) return 0;
+  std::size_t bytes = 0;
+  for (const Tensor& input : lane.inputs) bytes += input.row_bytes * bucket.rows();
+  // Images are of any size, and may be smaller than what is made of them.
+  if (bytes > HostCopies::kReadBytes && preprocessor_ == nullptr) return 0;
+  return std::min(bucket.rows() * static_cast<std::uint32_t>(inputs_.size()), kMostReads);
+}
+
 void TensorRtExecutor::enqueue(const Lane& lane, const Bucket& bucket) const {
+  if (bucket.reads > 0) lane.reader.launch(bucket.reads, lane.stream);
   if (preprocessor_ != nullptr) {
     preprocessor_->launch(lane.images->table(), static_cast<int>(bucket.rows()),
                           lane.inputs[0].device.get(), lane.stream.get());
   }
   bucket.context->enqueue(lane.stream.get());
+  std::array<cuda::HostWriter::Output, cuda::HostWriter::kMostOutputs> written;
+  std::size_t count = 0;
   for (const Tensor& output : lane.outputs) {
-    cuda::copy_async(output.host.get(), output.device.get(), output.row_bytes * bucket.rows(),
-                     lane.stream);
+    const std::size_t bytes = output.row_bytes * bucket.rows();
+    if (bytes <= kMostWrites && count < written.size()) {
+      written[count++] = {output.device.get(), output.host.get(), bytes};
+    } else {
+      cuda::copy_async(output.host.get(), output.device.get(), bytes, lane.stream);
+    }
   }
+  lane.writer.launch({written.data(), count}, lane.stream);
 }
 
 void TensorRtExecutor::record(Lane& lane) const {
@@ -185,55 +209,80 @@ void TensorRtExecutor::record(Lane& lane) const {
     bucket.context->enqueue(lane.stream.get());
     lane.stream.synchronize();
     if (varies_) continue;
+    bucket.reads = most_reads(lane, bucket);
     bucket.graph = cuda::Graph::capture(lane.stream, [&] { enqueue(lane, bucket); });
   }
   if (lane.images != nullptr) lane.captured_table = lane.images->table();
 }
 
-void TensorRtExecutor::send(const Batch& batch, const Lane& lane) const {
+void TensorRtExecutor::send(const Batch& batch, Lane& lane) const {
   for (std::size_t i = 0; i < inputs_.size(); ++i) {
     const std::size_t row_bytes = lane.inputs[i].row_bytes;
     std::byte* to = lane.inputs[i].device.get();
-    // Neighbouring slots are one block of memory and cross as one.
-    for (std::size_t first = 0; first < batch.units.size();) {
-      if (const DeviceInput* input = batch.units[first].device_input(i)) {
+    for (const BatchUnit& unit : batch.units) {
+      if (const DeviceInput* input = unit.device_input(i)) {
         copy_async(*input, to, input->block_bytes, lane.stream);
-        to += row_bytes * batch.units[first++].rows;
-        continue;
+      } else {
+        lane.copies.add(to, (*unit.inputs)[i], row_bytes * unit.rows);
       }
-      const std::byte* from = (*batch.units[first].inputs)[i];
-      std::size_t bytes = 0, next = first;
-      while (next < batch.units.size() && (*batch.units[next].inputs)[i] == from + bytes &&
-             batch.units[next].device_input(i) == nullptr) {
-        bytes += row_bytes * batch.units[next++].rows;
-      }
-      cuda::copy_async(to, from, bytes, lane.stream);
-      to += bytes;
-      first = next;
+      to += row_bytes * unit.rows;
     }
   }
 }
 
+void TensorRtExecutor::bring_inputs(const Batch& batch, Lane& lane, const Bucket& bucket) const {
+  lane.copies.clear();
+  lane.reader.clear();
+  if (preprocessor_ != nullptr) {
+    lane.images->send(batch, bucket.rows(), lane.copies, lane.stream);
+    if (lane.images->table() != lane.captured_table) record(lane);
+  } else {
+    send(batch, lane);
+  }
+  if (!batch.inputs_consumed && lane.copies.suit(bucket.reads)) {
+    return lane.copies.leave_to(lane.reader);
+  }
+  lane.copies.enqueue(lane.stream);
+  if (batch.inputs_consumed) lane.consumed.record(lane.stream);
+}
+
+void TensorRtExecutor::launch(const Batch& batch, Lane& lane, const Bucket& bucket) {
+  if (varies_) {
+    const std::lock_guard lock(new_shapes_);
+    take_shapes(batch, lane, bucket);
+    bring_inputs(batch, lane, bucket);
+    enqueue(lane, bucket);
+  } else {
+    bring_inputs(batch, lane, bucket);
+    bucket.graph.launch(lane.stream);
+  }
+  lane.writer.expect();
+}
+
 void TensorRtExecutor::wait(const Batch& batch, const Lane& lane) const {
-  lane.finished.record(lane.stream);
   bool kept = static_cast<bool>(batch.inputs_consumed);
-  const ring::Nanoseconds until = ring::now() + options_.spin;
-  while (!lane.finished.done()) {
+  ring::Nanoseconds now = ring::now(), asked = now;
+  const ring::Nanoseconds until = now + options_.spin;
+  for (; !lane.writer.done(); now = ring::now()) {
     if (kept && lane.consumed.done()) {
       batch.inputs_consumed();
       kept = false;
     }
-    if (ring::now() >= until) return block(batch, lane, kept);
+    if (now >= until) return block(batch, lane, kept);
+    // A GPU that has failed writes nothing; only the driver knows.
+    if (now - asked < kAskEvery) continue;
+    asked = now;
+    if (lane.stream.idle()) return;
   }
 }
 
 void TensorRtExecutor::block(const Batch& batch, const Lane& lane, bool kept) {
-  lane.finished_blocking.record(lane.stream);
+  lane.finished.record(lane.stream);
   if (kept) {
     lane.consumed.synchronize();
     batch.inputs_consumed();
   }
-  lane.finished_blocking.synchronize();
+  lane.finished.synchronize();
 }
 
 void TensorRtExecutor::scatter(const Batch& batch, const Lane& lane) const {
@@ -303,19 +352,7 @@ void TensorRtExecutor::run(const Batch& batch) {
   const cuda::CurrentDevice device(options_.device);
   Lane& lane = lanes_[batch.lane];
   const Bucket& bucket = bucket_for(lane, batch.rows);
-  if (varies_) take_shapes(batch, lane, bucket);
-  if (preprocessor_ != nullptr) {
-    lane.images->send(batch, bucket.rows(), lane.stream);
-    if (lane.images->table() != lane.captured_table) record(lane);
-  } else {
-    send(batch, lane);
-  }
-  if (batch.inputs_consumed) lane.consumed.record(lane.stream);
-  if (varies_) {
-    enqueue(lane, bucket);
-  } else {
-    bucket.graph.launch(lane.stream);
-  }
+  launch(batch, lane, bucket);
   wait(batch, lane);
   scatter(batch, lane);
   batches_.fetch_add(1, std::memory_order_relaxed);

@@ -3,11 +3,14 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <vector>
 
+#include "cuda/host_copy.hpp"
 #include "cuda/memory.hpp"
 #include "cuda/stream.hpp"
 #include "pipeline/executor.hpp"
+#include "pipeline/host_copies.hpp"
 #include "pipeline/image_transfer.hpp"
 #include "preprocess/gpu.hpp"
 #include "tensorrt/execution_context.hpp"
@@ -56,10 +59,14 @@ class TensorRtExecutor : public Executor {
   bool reads_device_inputs() const override { return true; }
 
  private:
+  static constexpr std::uint32_t kMostReads = 16;  ///< blocks of host memory that a kernel reads
+  static constexpr std::size_t kMostWrites = 1 << 20;  ///< bytes of outputs that a kernel writes
+
   struct Bucket {
     std::uint32_t size = 0;
     std::unique_ptr<tensorrt::ExecutionContext> context;
-    cuda::Graph graph;  // none where rows vary
+    cuda::Graph graph;        // none where rows vary
+    std::uint32_t reads = 0;  // blocks of host memory that it can read by itself
 
     std::uint32_t rows() const { return size == 0 ? 1 : size; }
   };
@@ -78,12 +85,14 @@ class TensorRtExecutor : public Executor {
   /// One batch in flight: stream, buffers, graphs.
   struct Lane {
     cuda::Stream stream;
-    cuda::Event finished, finished_blocking{cuda::EventKind::kBlocking};
-    cuda::Event consumed{cuda::EventKind::kBlocking};
+    cuda::HostReader reader{kMostReads};
+    cuda::HostWriter writer;
+    cuda::Event finished{cuda::EventKind::kBlocking}, consumed{cuda::EventKind::kBlocking};
     std::vector<Tensor> inputs, outputs;
     cuda::DeviceMemory scratch;
     std::size_t scratch_bytes = 0;
     std::unique_ptr<ImageTransfer> images;
+    HostCopies copies;                          // of the batch
     const std::byte* captured_table = nullptr;  // of `images`, in all graphs
     std::vector<Bucket> buckets;
     const Bucket* bound = nullptr;  // where rows vary: the one that the tensors' shapes are of
@@ -103,7 +112,10 @@ class TensorRtExecutor : public Executor {
   void bind(const Lane& lane, const Bucket& bucket) const;
   void record(Lane& lane) const;
   void enqueue(const Lane& lane, const Bucket& bucket) const;
-  void send(const Batch& batch, const Lane& lane) const;
+  std::uint32_t most_reads(const Lane& lane, const Bucket& bucket) const;
+  void send(const Batch& batch, Lane& lane) const;
+  void bring_inputs(const Batch& batch, Lane& lane, const Bucket& bucket) const;
+  void launch(const Batch& batch, Lane& lane, const Bucket& bucket);
   void wait(const Batch& batch, const Lane& lane) const;
   static void block(const Batch& batch, const Lane& lane, bool kept);
   void scatter(const Batch& batch, const Lane& lane) const;
@@ -114,6 +126,7 @@ class TensorRtExecutor : public Executor {
   bool batched_, varies_;
   std::vector<Shape> smallest_, usual_, largest_;  // rows of the inputs
   std::vector<Lane> lanes_;
+  std::mutex new_shapes_;  // TensorRT prepares one at a time, though contexts are apart
   std::atomic<std::uint64_t> batches_{0};
 };
 
