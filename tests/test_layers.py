@@ -54,6 +54,7 @@ MODULE_ORDER = [
     "plans",
     "tensorrt_options",
     "engines",
+    "kernel_cache",
     "model_metadata",
     "tensorrt_backend",
     "closing",

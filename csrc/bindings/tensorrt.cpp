@@ -185,7 +185,7 @@ void register_engine(py::module_& m) {
           py::arg("input"), py::arg("profile") = 0);
   py::class_<RuntimeCache, std::shared_ptr<RuntimeCache>>(m, "TensorRtRuntimeCache")
       .def(py::init([](const std::shared_ptr<Engine>& engine) {
-             return call(kBackendError, [&] { return std::make_shared<RuntimeCache>(engine); });
+             return call(kBackendError, [&] { return std::make_shared<RuntimeCache>(*engine); });
            }),
            py::arg("engine"))
       .def(

@@ -1,7 +1,5 @@
 #include "tensorrt/runtime_cache.hpp"
 
-#include <utility>
-
 #include "tensorrt/error.hpp"
 
 namespace trtinfer::tensorrt {
@@ -21,10 +19,11 @@ Object create_config(const Engine& engine) {
   return {config, Destroy{engine.device()}};
 }
 
-Object create_cache(const Engine& engine, void* config) {
+Object create_cache(const Engine& engine) {
+  const Object config = create_config(engine);
   const Library& library = engine.library();
   const std::uint64_t mark = library.logger().mark();
-  void* cache = library.abi().runtime_config.create_cache(config);
+  void* cache = library.abi().runtime_config.create_cache(config.get());
   if (cache == nullptr) {
     throw Error(library.logger().explain("TensorRT-RTX gives no runtime cache", mark));
   }
@@ -33,24 +32,21 @@ Object create_cache(const Engine& engine, void* config) {
 
 }  // namespace
 
-RuntimeCache::RuntimeCache(std::shared_ptr<const Engine> engine)
-    : engine_(std::move(engine)),
-      config_(create_config(*engine_)),
-      cache_(create_cache(*engine_, config_.get())) {}
+RuntimeCache::RuntimeCache(const Engine& engine)
+    : library_(engine.library()), cache_(create_cache(engine)) {}
 
 bool RuntimeCache::deserialize(std::span<const std::byte> bytes) {
-  const RuntimeCacheMethods& call = engine_->library().abi().runtime_cache;
+  const RuntimeCacheMethods& call = library_.abi().runtime_cache;
   return !bytes.empty() && call.deserialize(cache_.get(), bytes.data(), bytes.size());
 }
 
 HostMemory RuntimeCache::serialize() const {
-  const Library& library = engine_->library();
-  const std::uint64_t mark = library.logger().mark();
-  void* memory = library.abi().runtime_cache.serialize(cache_.get());
+  const std::uint64_t mark = library_.logger().mark();
+  void* memory = library_.abi().runtime_cache.serialize(cache_.get());
   if (memory == nullptr) {
-    throw Error(library.logger().explain("the runtime cache cannot be serialized", mark));
+    throw Error(library_.logger().explain("the runtime cache cannot be serialized", mark));
   }
-  return {library.abi(), Object(memory)};
+  return {library_.abi(), Object(memory)};
 }
 
 }  // namespace trtinfer::tensorrt

@@ -11,11 +11,11 @@
 namespace trtinfer::tensorrt {
 
 /// The kernels that TensorRT-RTX compiled just in time, shared by the contexts of many engines.
-/// Contexts that were made with it keep it alive.
+/// Contexts that were made with it keep it alive; it outlives the engine that it was made of.
 class RuntimeCache {
  public:
   /// Empty. Throws Error for a library that is not TensorRT-RTX.
-  explicit RuntimeCache(std::shared_ptr<const Engine> engine);
+  explicit RuntimeCache(const Engine& engine);
 
   void* interface() const { return cache_.get(); }
   /// Takes what serialize() gave; false when TensorRT-RTX does not want it (another GPU or
@@ -24,8 +24,7 @@ class RuntimeCache {
   HostMemory serialize() const;
 
  private:
-  std::shared_ptr<const Engine> engine_;
-  Object config_;
+  const Library& library_;
   Object cache_;
 };
 

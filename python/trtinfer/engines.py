@@ -14,7 +14,7 @@ from trtinfer.build_target import find_target
 from trtinfer.errors import BackendError, ModelError
 from trtinfer.model_description import describe
 from trtinfer.model_source import ModelSource
-from trtinfer.plan_cache import Key, PlanCache
+from trtinfer.plan_cache import Key, PlanCache, key_text
 from trtinfer.plans import PlanBuilder, build_plans, runtime_cache_key
 from trtinfer.preprocess import Recipe
 from trtinfer.tensorrt_options import TensorRtOptions
@@ -34,6 +34,7 @@ class Engines:
         buckets: Each batch size and its engine, ascending; sizes may share one.
         inputs: In the model's order.
         outputs: Likewise.
+        plans: Names for what the engines were made of.
         kernels_key: Where kernels that TensorRT for RTX compiles for them are kept.
         model_for_cpu: Gives what ONNX Runtime can run instead; None: there is only a plan.
     """
@@ -44,6 +45,7 @@ class Engines:
     buckets: Sequence[tuple[int, _core.TensorRtEngine]]
     inputs: list[Value]
     outputs: list[Value]
+    plans: frozenset[bytes]
     kernels_key: Key
     model_for_cpu: Callable[[], str | bytes] | None
 
@@ -90,8 +92,9 @@ def of_model(
         buckets = [(size, engines[min(b for b in engines if b >= size)]) for size in sizes]
         inputs, outputs = _values(buckets[-1][1], axis)
         inputs.sort(key=lambda value: order.index(value.name))
+        plans = frozenset(key_text(builder.key(largest)) for largest in engines)
         key, for_cpu = builder.runtime_cache_key(), builder.model_for_cpu()
-        return Engines(library, device, axis, buckets, inputs, outputs, key, for_cpu)
+        return Engines(library, device, axis, buckets, inputs, outputs, plans, key, for_cpu)
 
     return open_on
 
@@ -116,7 +119,8 @@ def of_plan(
         most = max(smallest, min(max_batch_size, largest))
         buckets = [(size, engine) for size in bucket_sizes(most, options.buckets, axis, smallest)]
         key = runtime_cache_key({"plan": source.digest}, library, find_target(library, (), device))
-        return Engines(library, device, axis, buckets, *_values(engine, axis), key, None)
+        plans, values = frozenset([key_text(key)]), _values(engine, axis)
+        return Engines(library, device, axis, buckets, *values, plans, key, None)
 
     return open_on
 

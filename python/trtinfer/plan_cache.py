@@ -95,7 +95,7 @@ class PlanCache:
         path = self._path(self._folder, key)
         try:
             plan_file.check_safe(os.stat(self._folder))
-            data = plan_file.read(path, _text(key))
+            data = plan_file.read(path, key_text(key))
         except FileNotFoundError:
             return None
         except plan_file.DamagedFileError as error:
@@ -110,6 +110,10 @@ class PlanCache:
             os.utime(path)
         return data
 
+    def has(self, key: Key) -> bool:
+        """Whether there is an entry; `get` may still refuse it."""
+        return self._folder is not None and self._path(self._folder, key).exists()
+
     def put(self, key: Key, data: bytes) -> bool:
         """Writes an entry, in place of one under the same key.
 
@@ -121,7 +125,7 @@ class PlanCache:
         path = self._path(self._folder, key)
         try:
             self._make_folder(self._folder)
-            plan_file.write(path, _text(key), data)
+            plan_file.write(path, key_text(key), data)
         except (plan_file.UnsafeFileError, OSError) as error:
             self._warn(
                 f"{self._named(error, path)} is not written: {error}; what was built is used, but "
@@ -176,7 +180,7 @@ class PlanCache:
         return freed
 
     def _path(self, folder: Path, key: Key) -> Path:
-        return folder / (hashlib.sha256(_text(key)).hexdigest() + _SUFFIX)
+        return folder / (hashlib.sha256(key_text(key)).hexdigest() + _SUFFIX)
 
     def _make_folder(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -228,8 +232,8 @@ class PlanCache:
             logger.warning("%s", message)
 
 
-def _text(key: Key) -> bytes:
-    """The key as it is stored and hashed, the same for equal mappings."""
+def key_text(key: Key) -> bytes:
+    """Returns a key as it is stored and hashed, the same for equal mappings."""
     whole = {**key, "format": plan_file.FORMAT}
     return json.dumps(whole, sort_keys=True, separators=(",", ":")).encode()
 

@@ -18,6 +18,7 @@ from trtinfer import (
 from trtinfer.backend import ModelTensors, OpenModel, RingSizes, model_tensors, open_pipeline
 from trtinfer.engines import Engines
 from trtinfer.errors import BackendError
+from trtinfer.kernel_cache import kernels_for
 from trtinfer.model_source import ModelSource
 from trtinfer.plan_cache import PlanCache
 from trtinfer.preprocess import Recipe
@@ -110,25 +111,17 @@ def _open_executor(
     options: TensorRtOptions,
     cache: PlanCache,
 ) -> _core.TensorRtExecutor:
-    kernels, stored = None, None
-    if found.library.is_rtx:  # its plans hold no kernels: these are compiled when a context is made
-        kernels = _core.TensorRtRuntimeCache(found.buckets[0][1])
-        stored = cache.get(found.kernels_key)
-        if stored is not None and not kernels.deserialize(stored):
-            stored = None
-    executor = _core.TensorRtExecutor(
-        [(size if found.axis.batched else 0, engine) for size, engine in found.buckets],
-        None if recipe is None else recipe.native,
-        tensors.inputs,
-        tensors.outputs,
-        device=found.device,
-        lanes=sizes.max_inflight,
-        spin=options.spin,
-        cache=kernels,
-    )
-    if kernels is not None and (compiled := kernels.serialize()) != stored:
-        cache.put(found.kernels_key, compiled)
-    return executor
+    with kernels_for(found, cache) as kernels:
+        return _core.TensorRtExecutor(
+            [(size if found.axis.batched else 0, engine) for size, engine in found.buckets],
+            None if recipe is None else recipe.native,
+            tensors.inputs,
+            tensors.outputs,
+            device=found.device,
+            lanes=sizes.max_inflight,
+            spin=options.spin,
+            cache=kernels,
+        )
 
 
 def _second_executor(
