@@ -238,12 +238,11 @@ class Session:
         Returns:
             The outputs of each request, in order.
         """
-        if self._has_tensors and self._recipe is None:
-            results = self._pipeline.infer_many(list(xs), self._read, timeout, priority)
-        else:
+        if not self._has_tensors:
             futures = self.submit_many(xs, timeout, priority)
             concurrent.futures.wait(futures)
             return [future.result() for future in futures]
+        results = self._pipeline.infer_many(list(xs), self._read, timeout, priority)
         for result in results:
             if isinstance(result, Exception):
                 raise result
@@ -260,7 +259,7 @@ class Session:
         xs = list(xs)
         futures = [InferenceFuture() for _ in xs]
         notifier = self._futures.notifier
-        if self._has_tensors and self._recipe is None:
+        if self._has_tensors:
             submitted = self._pipeline.submit_many(
                 xs, notifier, futures, self._read, timeout, priority
             )
@@ -453,6 +452,8 @@ class Session:
 
     def _read(self, x: object) -> dict[str, object]:
         with self._counting_invalid():
+            if self._is_image(x):
+                return {self.inputs[0].name: images.load(x).decode()}
             return self._reader.read(x)
 
     @contextlib.contextmanager
