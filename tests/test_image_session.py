@@ -122,7 +122,11 @@ def test_an_image_larger_than_the_arena_is_an_input_error(session):
 
 
 @pytest.mark.parametrize(
-    "request_", [b"", b"no image", "nowhere.png", 5, None, np.zeros((2, 2, 7))]
+    "request_",
+    [
+        *(b"", b"no image", "nowhere.png", 5, None, np.zeros((2, 2, 7))),
+        *(np.zeros((0, 5, 3), np.uint8), np.zeros((5, 0, 3), np.uint8)),
+    ],
 )
 def test_a_bad_image_fails_alone(session, request_):
     image = random_image(9, 9)

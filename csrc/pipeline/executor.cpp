@@ -1,6 +1,7 @@
 #include "pipeline/executor.hpp"
 
 #include <algorithm>
+#include <string>
 
 namespace trtinfer::pipeline {
 
@@ -12,6 +13,12 @@ std::uint64_t row_key(const std::vector<Shape>& shapes) {
     }
   }
   return key;
+}
+
+std::string image_refusal(const Shape& image) {
+  if (image[0] > 0 && image[1] > 0) return {};
+  return "an image of " + std::to_string(image[0]) + " x " + std::to_string(image[1]) +
+         " pixels cannot be resized";
 }
 
 void check_rows_agree(const Batch& batch) {

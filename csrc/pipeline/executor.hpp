@@ -87,6 +87,9 @@ class Executor {
   virtual const std::vector<TensorSpec>& outputs() const = 0;
 };
 
+/// A refusal of images without pixels.
+std::string image_refusal(const Shape& image);
+
 /// A batch_key that tells apart inputs whose rows differ in shape.
 std::uint64_t row_key(const std::vector<Shape>& shapes);
 

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "onnxruntime/model.hpp"
@@ -35,6 +36,9 @@ class OnnxRuntimeExecutor : public Executor {
 
   void run(const Batch& batch) override;
   std::uint64_t batch_key(const std::vector<Shape>& shapes) const override;
+  std::string refusal(const std::vector<Shape>& shapes) const override {
+    return preprocessor_ == nullptr ? std::string() : image_refusal(shapes.front());
+  }
   const std::vector<TensorSpec>& outputs() const override { return outputs_; }
 
  private:
