@@ -27,7 +27,7 @@ class Contest:
     """
 
     def __init__(
-        self, opens: Opens, *, until: float, opening: float = 45.0, patience: float = 4.0
+        self, opens: Opens, *, until: float, opening: float = 120.0, patience: float = 4.0
     ) -> None:
         """Names the contenders.
 
