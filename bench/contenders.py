@@ -83,7 +83,7 @@ def _open_engine(size: int) -> tuple[_core.TensorRtEngine, _core.TensorRtRuntime
     return engine, kernels
 
 
-def _bare(work: Work, lanes: int, transfers: bool) -> Contender:
+def bare(work: Work, lanes: int, transfers: bool) -> Contender:
     engine, kernels = _open_engine(work.size)
     replay = _core.EngineReplay(
         engine, [work.inputs], lanes=lanes, transfers=transfers, cache=kernels
@@ -105,12 +105,12 @@ def _bare(work: Work, lanes: int, transfers: bool) -> Contender:
 
 @contextmanager
 def open_bare(work: Work) -> Iterator[Contender]:
-    yield _bare(work, 1, transfers=False)
+    yield bare(work, 1, transfers=False)
 
 
 @contextmanager
 def open_bare_with_copies(work: Work) -> Iterator[Contender]:
-    yield _bare(work, IN_FLIGHT, transfers=True)
+    yield bare(work, IN_FLIGHT, transfers=True)
 
 
 # --- trtinfer

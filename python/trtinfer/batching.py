@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 import time
@@ -17,16 +16,19 @@ from trtinfer.types import DTYPES, Array, TensorInfo
 
 logger = logging.getLogger("trtinfer")
 
-#: A larger batch has to be cheaper per sample by this factor, or merging requests does not pay.
-_WORTHWHILE = 0.93
+#: A larger batch may be dearer per sample by this factor, which is the noise of the measurement.
+_AS_CHEAP = 1.1
+
+#: So many sizes in a row that are dearer end the search for larger ones.
+_MISSES = 2
 
 #: A lone run quicker than this costs about as much as handing a request over, so merging pays.
 _QUICK_SECONDS = 200e-6
 
-#: How long the search for the batch size that pays may take when a session opens.
+#: How long the search for the largest batch that is as cheap may take when a session opens.
 _SEARCH_SECONDS = 1.0
 
-#: How long the runs that time one input may take together; at least one is timed.
+#: How long the runs that time one input may take together; at least two are timed.
 _TIMING_SECONDS = 0.1
 
 #: Size given to dimensions that vary (other than the batch), as long as the input stays this small.
@@ -101,35 +103,37 @@ def try_one(native: _core.OnnxRuntimeModel, axis: BatchAxis) -> Trial | None:
     if accepted is None:
         return None
     inputs, outputs = accepted
-    return Trial(_median_seconds(native, inputs), [array.shape for array in outputs])
+    return Trial(_least_seconds(native, inputs), [array.shape for array in outputs])
 
 
 def find_merge_limit(native: _core.OnnxRuntimeModel, axis: BatchAxis, max_batch_size: int) -> int:
-    """Warm the batch sizes up and return the largest to which merging requests pays.
+    """Warm the batch sizes up and return the largest that costs no more per sample than a smaller.
 
-    On a CPU a convolution network gains nothing from a batch, and requests that share one wait for
-    each other; a small fully connected network gains much.
+    On a CPU a small fully connected network gains much from a batch, a convolution network little.
+    But as long as nothing is lost by it, whoever waits for the next batch should be in it: its
+    latency is then that of two batches at most, where a queue has a long tail.
     """
     if not axis.batched or axis.fixed:
         return max_batch_size
     started = time.perf_counter()
-    best, size, per_sample = 1, 1, math.inf
+    limit, size, cheapest, misses = 1, 1, math.inf, 0
     while size <= max_batch_size and time.perf_counter() - started < _SEARCH_SECONDS:
         accepted = _invent(native, size)
         if accepted is None and size == 1:
             return max_batch_size  # nothing is known
         if accepted is None:
             break
-        cost = _median_seconds(native, accepted[0]) / size
+        cost = _least_seconds(native, accepted[0]) / size
         if size == 1 and cost < _QUICK_SECONDS:
             _invent(native, max_batch_size)  # warms it up
             return max_batch_size
-        if cost < _WORTHWHILE * per_sample:
-            best, per_sample = size, cost
-        elif best == 1 or size > 2 * best:  # later on, one miss may be noise
+        if cost <= _AS_CHEAP * cheapest:
+            limit, misses = size, 0
+        elif (misses := misses + 1) == _MISSES:
             break
+        cheapest = min(cheapest, cost)
         size = max_batch_size if size < max_batch_size < 2 * size else 2 * size
-    return best
+    return limit
 
 
 # --- Batch axis -------------------------------------------------------------------------------
@@ -236,11 +240,11 @@ def _try_run(native: _core.OnnxRuntimeModel, inputs: list[Array]) -> list[Array]
         return None
 
 
-def _median_seconds(native: _core.OnnxRuntimeModel, inputs: list[Array], repeats: int = 5) -> float:
-    run = functools.partial(_try_run, native, inputs)
+def _least_seconds(native: _core.OnnxRuntimeModel, inputs: list[Array], repeats: int = 5) -> float:
+    """Time the model undisturbed: what else the machine does only adds to a run."""
     times: list[float] = []
-    while not times or (len(times) < repeats and sum(times) < _TIMING_SECONDS):
+    while len(times) < 2 or (len(times) < repeats and sum(times) < _TIMING_SECONDS):
         start = time.perf_counter()
-        run()
+        _try_run(native, inputs)
         times.append(time.perf_counter() - start)
-    return sorted(times)[len(times) // 2]
+    return min(times)
