@@ -3,12 +3,11 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <array>
-#include <cstdlib>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "bindings/element_types.hpp"
 #include "bindings/errors.hpp"
 #include "bindings/register.hpp"
 #include "bindings/stream.hpp"
@@ -30,52 +29,6 @@ namespace {
 constexpr const char* kInterface = "__cuda_array_interface__";
 constexpr std::size_t kMostStride = 0x7fffffff;  // of cudaMemcpy2D
 
-struct KnownType {
-  std::uint8_t code, bits;  // as in DLPack
-  ElementType type;
-};
-
-constexpr std::array kKnownTypes{
-    KnownType{0, 8, ElementType::kInt8},
-    KnownType{0, 16, ElementType::kInt16},
-    KnownType{0, 32, ElementType::kInt32},
-    KnownType{0, 64, ElementType::kInt64},
-    KnownType{1, 8, ElementType::kUint8},
-    KnownType{1, 16, ElementType::kUint16},
-    KnownType{1, 32, ElementType::kUint32},
-    KnownType{1, 64, ElementType::kUint64},
-    KnownType{2, 16, ElementType::kFloat16},
-    KnownType{2, 32, ElementType::kFloat32},
-    KnownType{2, 64, ElementType::kFloat64},
-    KnownType{4, 16, ElementType::kBfloat16},
-    KnownType{5, 64, ElementType::kComplex64},
-    KnownType{5, 128, ElementType::kComplex128},
-    KnownType{6, 8, ElementType::kBool},
-    KnownType{10, 8, ElementType::kFloat8E4M3FN},
-    KnownType{11, 8, ElementType::kFloat8E4M3FNUZ},
-    KnownType{12, 8, ElementType::kFloat8E5M2},
-    KnownType{13, 8, ElementType::kFloat8E5M2FNUZ},
-    KnownType{14, 8, ElementType::kFloat8E8M0},
-};
-
-ElementType element_type(const dlpack::DataType& dtype) {
-  for (const KnownType& known : kKnownTypes) {
-    if (known.code == dtype.code && known.bits == dtype.bits && dtype.lanes == 1) return known.type;
-  }
-  return ElementType::kUndefined;
-}
-
-// Of NumPy's notation, as "<f4".
-ElementType element_type(const std::string& typestr) {
-  const std::string kinds = "iuf??cb";  // at the place of DLPack's codes
-  if (typestr.size() < 3 || typestr[0] == '>') return ElementType::kUndefined;
-  const std::size_t code = kinds.find(typestr[1]);
-  const int bytes = std::atoi(typestr.c_str() + 2);
-  if (code == std::string::npos || bytes > 16) return ElementType::kUndefined;
-  return element_type(
-      dlpack::DataType{static_cast<std::uint8_t>(code), static_cast<std::uint8_t>(8 * bytes), 1});
-}
-
 std::string describe(py::handle value) {
   return "an object of type " + py::str(py::type::of(value).attr("__name__")).cast<std::string>();
 }
@@ -95,14 +48,6 @@ auto ask(py::handle value, const Question& question) {
   } catch (const py::cast_error& error) {
     refuse(value, error.what());
   }
-}
-
-Shape contiguous_strides(const Shape& shape, std::int64_t element_bytes) {
-  Shape strides(shape.size());
-  for (std::size_t axis = shape.size(); axis-- > 0; element_bytes *= shape[axis]) {
-    strides[axis] = element_bytes;
-  }
-  return strides;
 }
 
 /// The entries of `__cuda_array_interface__` that are used here.
@@ -176,7 +121,7 @@ void DeviceTensor::read_dlpack(py::handle value, dlpack::Device device,
   type_ = element_type(tensor->dtype);
   Shape shape(tensor->shape, tensor->shape + tensor->rank);
   const auto element_bytes = static_cast<std::int64_t>(pipeline::element_bytes(type_));
-  Shape strides = contiguous_strides(shape, element_bytes);
+  Shape strides = contiguous_strides(shape, type_);
   if (tensor->strides != nullptr) {
     for (std::size_t i = 0; i < shape.size(); ++i) strides[i] = tensor->strides[i] * element_bytes;
   }
@@ -200,9 +145,8 @@ void DeviceTensor::read_interface(py::handle value, std::optional<void*> stream)
     ready_ = handover.record();
   }
   type_ = element_type(interface.typestr);
-  const auto element_bytes = static_cast<std::int64_t>(pipeline::element_bytes(type_));
   set_layout(interface.shape,
-             interface.strides.value_or(contiguous_strides(interface.shape, element_bytes)));
+             interface.strides.value_or(contiguous_strides(interface.shape, type_)));
   owner_ = hold(py::reinterpret_borrow<py::object>(value));
 }
 
@@ -236,9 +180,7 @@ std::shared_ptr<const DeviceTensor> DeviceTensor::as_samples(const TensorSpec& s
   tensor->type_ = spec.type;
   Shape shape = spec.shape;
   if (samples > 1) shape.insert(shape.begin(), samples);
-  tensor->set_layout(
-      shape,
-      contiguous_strides(shape, static_cast<std::int64_t>(pipeline::element_bytes(spec.type))));
+  tensor->set_layout(shape, contiguous_strides(shape, spec.type));
   return tensor;
 }
 
@@ -261,8 +203,45 @@ pipeline::DeviceInput DeviceTensor::input(std::size_t first, std::size_t count) 
   return input;
 }
 
+namespace {
+
+constexpr const char* kDescription =
+    R"(A tensor on a GPU: of another library, or an output that stays there.
+
+Sessions take tensors on a GPU as they are: whatever speaks DLPack or ``__cuda_array_interface__``
+(PyTorch, CuPy, JAX, Numba, cuda.core). They are read after the work that their library names:
+PyTorch and CuPy name the current stream of the calling thread. Wrap those whose library names none
+(the buffers of cuda.core), or that are written on another stream::
+
+    session.infer(trtinfer.DeviceTensor(buffer, stream=stream))
+
+Plain bytes (a ``cuda.core.Buffer``, say) are samples if their number is that of a sample, or, for
+models with a batch axis, a multiple of it.
+
+With ``TensorRtOptions(outputs_on_gpu=True)`` outputs are such tensors, too: complete, and given on by
+the same two protocols (``torch.from_dlpack(y)``, ``cupy.asarray(y)``, another session). Their memory
+is used again once nobody holds them, after the work that is then under way on the default stream and
+on streams that wait for it: hold them until work on other streams has read them.
+
+Args:
+    value: A tensor on a GPU. It is kept alive.
+    stream: Where work that writes it has been enqueued before this call: an object with
+        ``__cuda_stream__``, or a handle as an integer; of the tensor's GPU.
+
+Attributes:
+    shape: Its dimensions.
+    device: The number of its GPU.
+    element_type: As in ONNX; 0 for a type that no model has.
+    is_dense: Whether a session can read it: no gaps, except between the rows of the first axis.
+
+Raises:
+    InputError: ``value`` lies on no GPU, or cannot be read there, or ``stream`` is none.
+)";
+
+}  // namespace
+
 void register_device_tensor(py::module_& m) {
-  py::class_<DeviceTensor, std::shared_ptr<DeviceTensor>>(m, "DeviceTensor")
+  py::class_<DeviceTensor, std::shared_ptr<DeviceTensor>>(m, "DeviceTensor", kDescription)
       .def(py::init([](py::handle value, py::handle stream) {
              auto tensor = DeviceTensor::read(value, stream_handle(stream));
              if (tensor != nullptr) return tensor;
@@ -281,6 +260,33 @@ void register_device_tensor(py::module_& m) {
                              [](const DeviceTensor& self) { return static_cast<int>(self.type()); })
       .def_property_readonly(
           "shape", [](const DeviceTensor& self) { return py::tuple(py::cast(self.shape())); })
+      .def("numpy", &DeviceTensor::to_host, "Return a copy in host memory.")
+      .def(
+          "__array__",
+          [](const DeviceTensor& self, const py::object& dtype, const py::object& copy) {
+            if (!copy.is_none() && !copy.cast<bool>()) throw py::value_error("it has to be copied");
+            py::object array = self.to_host();
+            return dtype.is_none() ? array : array.attr("astype")(dtype);
+          },
+          py::arg("dtype") = py::none(), py::arg("copy") = py::none())
+      .def(
+          "__dlpack__",
+          [](const DeviceTensor& self, const py::object& stream, const py::object& max_version,
+             const py::object& dl_device, const py::object& copy) {
+            const py::tuple here = py::make_tuple(int{dlpack::kCuda}, self.device());
+            if (!dl_device.is_none() && !here.equal(py::tuple(dl_device))) {
+              throw py::buffer_error("it is not given to another device");
+            }
+            if (!copy.is_none() && copy.cast<bool>()) throw py::buffer_error("it is not copied");
+            return self.to_dlpack(stream, max_version);
+          },
+          py::kw_only(), py::arg("stream") = py::none(), py::arg("max_version") = py::none(),
+          py::arg("dl_device") = py::none(), py::arg("copy") = py::none())
+      .def("__dlpack_device__",
+           [](const DeviceTensor& self) {
+             return py::make_tuple(int{dlpack::kCuda}, self.device());
+           })
+      .def_property_readonly(kInterface, &DeviceTensor::to_interface)
       .def_property_readonly("device", &DeviceTensor::device)
       .def_property_readonly("is_dense", &DeviceTensor::is_dense);
 }

@@ -1,6 +1,7 @@
 // Tensors that other libraries keep on a GPU.
 #pragma once
 
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
 #include <cstddef>
@@ -11,6 +12,7 @@
 #include "bindings/dlpack.hpp"
 #include "cuda/stream.hpp"
 #include "pipeline/device_input.hpp"
+#include "pipeline/request.hpp"
 #include "pipeline/tensor_spec.hpp"
 
 namespace trtinfer::bindings {
@@ -21,8 +23,8 @@ class UnreadableTensor : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// A tensor that another library keeps in memory that a GPU reads, and the end of the work that
-/// writes it. Made with the GIL held; immutable then.
+/// A tensor in memory that a GPU reads, of another library or a session's output, and the end of
+/// the work that writes it. Made with the GIL held; immutable then.
 class DeviceTensor {
  public:
   /// Whether `value` is such a tensor. Throws UnreadableTensor for the devices of other makers.
@@ -32,6 +34,19 @@ class DeviceTensor {
   /// been enqueued so far on `stream` (see stream_handle) belongs to the work that writes it,
   /// beside what the value itself says. Throws UnreadableTensor.
   static std::shared_ptr<DeviceTensor> read(pybind11::handle value, std::optional<void*> stream);
+
+  /// What a session has written, with nothing left to wait for.
+  static std::shared_ptr<DeviceTensor> of_output(const pipeline::OutputTensor& output,
+                                                 pipeline::ElementType type);
+
+  /// The same as a capsule of DLPack, for work on `stream` (see __dlpack__ of the array API).
+  pybind11::capsule to_dlpack(pybind11::handle stream, pybind11::handle max_version) const;
+
+  /// The same as `__cuda_array_interface__`, once it is written.
+  pybind11::dict to_interface() const;
+
+  /// A copy in host memory, once it is written.
+  pybind11::array to_host() const;
 
   pipeline::ElementType type() const { return type_; }
   const pipeline::Shape& shape() const { return shape_; }
@@ -52,6 +67,7 @@ class DeviceTensor {
  private:
   void read_dlpack(pybind11::handle value, dlpack::Device device, std::optional<void*> stream);
   void read_interface(pybind11::handle value, std::optional<void*> stream);
+  pipeline::Shape strides() const;
   void set_layout(pipeline::Shape shape, const pipeline::Shape& strides);
 
   const std::byte* data_ = nullptr;

@@ -1,6 +1,8 @@
 #include "bindings/dlpack.hpp"
 
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "bindings/errors.hpp"
 
@@ -50,7 +52,54 @@ std::shared_ptr<const Tensor> take_over(const py::object& capsule, const char* n
           }};
 }
 
+// What a capsule of ours holds.
+template <typename Managed>
+struct Given {
+  Managed managed{};
+  std::vector<std::int64_t> shape, strides;
+  std::shared_ptr<const void> owner;
+};
+
+template <typename Managed>
+void drop(Managed* managed) {
+  delete static_cast<Given<Managed>*>(managed->context);
+}
+
+template <typename Managed>
+Given<Managed>* make_given(const Tensor& tensor, std::shared_ptr<const void> owner) {
+  auto given = std::make_unique<Given<Managed>>();
+  given->shape.assign(tensor.shape, tensor.shape + tensor.rank);
+  given->strides.assign(tensor.strides, tensor.strides + tensor.rank);
+  given->owner = std::move(owner);
+  given->managed.tensor = tensor;
+  given->managed.tensor.shape = given->shape.data();
+  given->managed.tensor.strides = given->strides.data();
+  given->managed.context = given.get();
+  given->managed.deleter = &drop<Managed>;
+  return given.release();
+}
+
+// Nobody has taken it over while it has its first name.
+template <typename Managed>
+void drop_untaken(PyObject* capsule, const char* name) {
+  if (PyCapsule_IsValid(capsule, name) == 0) return;
+  drop(static_cast<Managed*>(PyCapsule_GetPointer(capsule, name)));
+}
+
 }  // namespace
+
+py::capsule give(const Tensor& tensor, std::shared_ptr<const void> owner, bool versioned) {
+  if (versioned) {
+    auto* given = make_given<VersionedTensor>(tensor, std::move(owner));
+    given->managed.major = kMajor;
+    return py::capsule(&given->managed, "dltensor_versioned", [](PyObject* capsule) {
+      drop_untaken<VersionedTensor>(capsule, "dltensor_versioned");
+    });
+  }
+  auto* given = make_given<ManagedTensor>(tensor, std::move(owner));
+  return py::capsule(&given->managed, "dltensor",
+                     [](PyObject* capsule) { drop_untaken<ManagedTensor>(capsule, "dltensor"); });
+}
 
 std::optional<Device> device_of(py::handle value) {
   const py::object method = py::getattr(value, "__dlpack_device__", py::none());

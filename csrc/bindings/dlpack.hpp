@@ -32,6 +32,10 @@ inline constexpr std::int32_t kCpu = 1, kCuda = 2, kCudaHost = 3, kCudaManaged =
 /// Where a value that speaks DLPack lies; nothing for one that does not.
 std::optional<Device> device_of(pybind11::handle value);
 
+/// A capsule for another library, which keeps `owner` alive; of DLPack 1.0 if `versioned`. Of the
+/// tensor, shape and strides are copied.
+pybind11::capsule give(const Tensor& tensor, std::shared_ptr<const void> owner, bool versioned);
+
 /// Takes a tensor over, whose producer makes `stream` wait until it is written; given back, with
 /// the GIL, by the last owner. Raises what the producer raises.
 std::shared_ptr<const Tensor> take(pybind11::handle value, const void* stream);

@@ -54,6 +54,7 @@ std::shared_ptr<TensorRtExecutor> make_tensorrt(
   options.device = kwargs["device"].cast<int>();
   options.lanes = kwargs["lanes"].cast<std::uint32_t>();
   options.spin = static_cast<ring::Nanoseconds>(kwargs["spin"].cast<double>() * 1e9);
+  options.keeps_outputs = kwargs["keeps_outputs"].cast<bool>();
   options.cache = kwargs["cache"].cast<std::shared_ptr<tensorrt::RuntimeCache>>();
   std::vector<pipeline::BucketEngine> buckets;
   for (const auto& [size, engine] : engines) buckets.push_back({size, engine});

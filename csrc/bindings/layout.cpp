@@ -174,6 +174,10 @@ py::dict Layout::outputs(const pipeline::Request& request) const {
   py::dict result;
   for (std::size_t i = 0; i < outputs_.size(); ++i) {
     const pipeline::OutputTensor& tensor = request.outputs[i];
+    if (tensor.device) {
+      result[outputs_[i].name] = DeviceTensor::of_output(tensor, outputs_[i].spec.type);
+      continue;
+    }
     const std::size_t bytes = pipeline::byte_count(outputs_[i].spec.type, tensor.shape);
     if (bytes < kCopyBytes) {
       py::array array = new_array(outputs_[i].dtype, tensor.shape);

@@ -109,6 +109,12 @@ void PipelineHandle::close(bool drain) {
 std::shared_ptr<Request> PipelineHandle::make_request(const ParsedInputs& parsed,
                                                       std::optional<double> timeout) {
   const std::uint32_t max = pipeline_->max_batch_size();
+  if (parsed.rows > max && pipeline_->keeps_outputs()) {
+    raise_error("InputError", std::to_string(parsed.rows) + " samples are more than a batch of " +
+                                  std::to_string(max) +
+                                  ", which outputs that stay on the GPU are limited to: send less "
+                                  "at a time, or raise max_batch_size=");
+  }
   auto request = pipeline_->make_request(parsed.rows, parsed.has_batch_axis);
   request->deadline = deadline_from(request->arrival, timeout);
   request->units_left = (parsed.rows + max - 1) / max;

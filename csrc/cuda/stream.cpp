@@ -64,6 +64,11 @@ void Event::record(void* stream) const {
   check(cudaEventRecord(native(*this), static_cast<cudaStream_t>(stream)), "cudaEventRecord");
 }
 
+void Event::block(void* stream) const {
+  check(cudaStreamWaitEvent(static_cast<cudaStream_t>(stream), native(*this), 0),
+        "cudaStreamWaitEvent");
+}
+
 bool Event::done() const {
   const cudaError_t code = cudaEventQuery(native(*this));
   if (code == cudaErrorNotReady) return false;
@@ -149,6 +154,7 @@ bool Stream::idle() const { return true; }
 void Stream::wait(const Event&) const {}
 Event::Event(EventKind) { throw Error(kNoDevice, "a build without CUDA"); }
 void Event::record(void*) const {}
+void Event::block(void*) const {}
 bool Event::done() const { return true; }
 void Event::synchronize() const {}
 double Event::microseconds_since(const Event&) const { return 0; }

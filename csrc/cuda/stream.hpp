@@ -52,6 +52,9 @@ class Event {
   // On a cudaStream_t of somebody else, of the GPU that was current when the event was made.
   void record(void* stream) const;
 
+  // Has a cudaStream_t of somebody else wait for the last record.
+  void block(void* stream) const;
+
   // True once the work before the last record is done. Throws Error for a fault.
   bool done() const;
 

@@ -34,6 +34,7 @@ class DevicesExecutor : public Executor {
   const std::vector<TensorSpec>& outputs() const override { return first().outputs(); }
   std::optional<int> gpu() const override { return first().gpu(); }
   bool reads_device_inputs() const override { return first().reads_device_inputs(); }
+  bool keeps_outputs() const override { return first().keeps_outputs(); }
   std::vector<LaneStream> streams() const override;
 
  private:

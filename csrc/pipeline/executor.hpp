@@ -77,6 +77,10 @@ class Executor {
   /// Whether it takes units' device inputs; one that does not finds all inputs in the slots.
   virtual bool reads_device_inputs() const { return false; }
 
+  /// Whether outputs stay on the GPU, in memory that each request keeps; one request is one unit
+  /// then.
+  virtual bool keeps_outputs() const { return false; }
+
   /// The GPU that inputs should lie near, in memory that it reads by itself; the first of several.
   virtual std::optional<int> gpu() const { return std::nullopt; }
 

@@ -13,6 +13,15 @@ void fetch_device_inputs(const Batch& batch) {
   }
 }
 
+// What a GPU that has failed has written is lost.
+void forget_outputs(const Batch& batch) {
+  for (const BatchUnit& unit : batch.units) {
+    for (OutputTensor& output : unit.request->outputs) {
+      if (output.device) output = {};
+    }
+  }
+}
+
 }  // namespace
 
 void FallbackExecutor::run(const Batch& batch) {
@@ -28,6 +37,7 @@ void FallbackExecutor::run(const Batch& batch) {
       switch_over(error.what());
     }
   }
+  forget_outputs(batch);
   fetch_device_inputs(batch);
   second_->run(batch);
 }

@@ -37,6 +37,7 @@ class FallbackExecutor : public Executor {
   bool reads_device_inputs() const override {
     return !has_failed() && first_->reads_device_inputs();
   }
+  bool keeps_outputs() const override { return !has_failed() && first_->keeps_outputs(); }
 
   /// Whether the first backend has failed.
   bool has_failed() const { return failed_.load(std::memory_order_acquire); }

@@ -97,7 +97,11 @@ Claim Pipeline::claim(std::uint32_t rows, const std::vector<Shape>& shapes, Nano
 
 std::shared_ptr<Request> Pipeline::make_request(std::uint32_t rows, bool has_batch_axis) {
   auto request = std::make_shared<Request>(rows, has_batch_axis);
-  request->allocate_outputs(executor_->outputs());
+  if (executor_->keeps_outputs()) {
+    request->outputs.resize(executor_->outputs().size());
+  } else {
+    request->allocate_outputs(executor_->outputs());
+  }
   request->arrival = ring::now();
   return request;
 }

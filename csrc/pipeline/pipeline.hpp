@@ -112,6 +112,7 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
   std::uint32_t capacity() const { return ring_.capacity(); }
   std::uint32_t max_batch_size() const { return max_batch_size_; }
   bool reads_device_inputs() const { return executor_->reads_device_inputs(); }
+  bool keeps_outputs() const { return executor_->keeps_outputs(); }
   std::vector<LaneStream> streams() const { return executor_->streams(); }
 
   /// Throws ClosedError in a child process forked after construction.

@@ -75,4 +75,9 @@ std::byte* Request::output(std::size_t index, const TensorSpec& spec, const Shap
   return tensor.data.get();
 }
 
+void Request::keep_output(std::size_t index, const Shape& row, bool batched,
+                          std::shared_ptr<std::byte> data, int device) {
+  outputs[index] = {with_rows(row, rows, batched, has_batch_axis), std::move(data), device};
+}
+
 }  // namespace trtinfer::pipeline

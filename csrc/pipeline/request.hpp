@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,7 @@ enum class Outcome : std::uint32_t {
 struct OutputTensor {
   Shape shape;
   std::shared_ptr<std::byte> data;
+  std::optional<int> device;  ///< the GPU that the memory is of; none: it is the host's
 };
 
 /// One inference asked for, from claim to completion. Shared by the caller and the batch that runs
@@ -70,6 +72,10 @@ class Request {
   /// `row` is the shape of one row (of the whole tensor when the model is not batched).
   /// Null when it has another shape already. Thread-safe: parts of a request may run on two lanes.
   std::byte* output(std::size_t index, const TensorSpec& spec, const Shape& row, bool batched);
+
+  /// Gives output `index` memory of a GPU, for all of the request's rows.
+  void keep_output(std::size_t index, const Shape& row, bool batched,
+                   std::shared_ptr<std::byte> data, int device);
 
   const std::uint32_t rows;       ///< samples
   const bool has_batch_axis;      ///< whether inputs and outputs carry the batch axis

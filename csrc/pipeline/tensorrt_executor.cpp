@@ -24,7 +24,8 @@ TensorRtExecutor::TensorRtExecutor(const std::vector<BucketEngine>& engines,
       options_(options),
       batched_(engines.front().size > 0),
       varies_(!std::all_of(inputs_.begin(), inputs_.end(),
-                           [](const TensorSpec& spec) { return spec.is_static(); })) {
+                           [](const TensorSpec& spec) { return spec.is_static(); })),
+      kept_(std::make_shared<cuda::DevicePool>(options.device)) {
   const cuda::CurrentDevice device(options_.device);
   if (recipe != nullptr) preprocessor_ = std::make_unique<preprocess::GpuPreprocessor>(*recipe);
   read_ranges(*engines.front().engine);
@@ -129,6 +130,7 @@ void TensorRtExecutor::fit(Lane& lane, const Bucket& bucket, const std::vector<S
   for (std::size_t i = 0; i < outputs_.size(); ++i) {
     Tensor& output = lane.outputs[i];
     if (!output.fit(outputs_[i].type, output_row(bucket, outputs_[i]), bucket.rows())) continue;
+    if (options_.keeps_outputs) continue;
     const std::size_t capacity = std::exchange(output.capacity, 0);
     output.host = cuda::allocate_pinned(capacity);
     output.capacity = capacity;
@@ -190,6 +192,10 @@ void TensorRtExecutor::enqueue(const Lane& lane, const Bucket& bucket) const {
                           lane.inputs[0].device.get(), lane.stream.get());
   }
   bucket.context->enqueue(lane.stream.get());
+  if (!options_.keeps_outputs) deliver(lane, bucket);
+}
+
+void TensorRtExecutor::deliver(const Lane& lane, const Bucket& bucket) const {
   std::array<cuda::HostWriter::Output, cuda::HostWriter::kMostOutputs> written;
   std::size_t count = 0;
   for (const Tensor& output : lane.outputs) {
@@ -201,6 +207,21 @@ void TensorRtExecutor::enqueue(const Lane& lane, const Bucket& bucket) const {
     }
   }
   lane.writer.launch({written.data(), count}, lane.stream);
+}
+
+void TensorRtExecutor::keep_outputs(const Batch& batch, const Lane& lane) const {
+  for (std::size_t i = 0; i < outputs_.size(); ++i) {
+    const Tensor& output = lane.outputs[i];
+    const std::byte* from = output.device.get();
+    for (const BatchUnit& unit : batch.units) {
+      const std::size_t bytes = output.row_bytes * unit.rows;
+      std::shared_ptr<std::byte> to = kept_->take(bytes, lane.stream);
+      cuda::copy_async(to.get(), from, bytes, lane.stream);
+      unit.request->keep_output(i, output.row, batched_, std::move(to), options_.device);
+      from += bytes;
+    }
+  }
+  lane.writer.launch({}, lane.stream);
 }
 
 void TensorRtExecutor::record(Lane& lane) const {
@@ -256,6 +277,7 @@ void TensorRtExecutor::launch(const Batch& batch, Lane& lane, const Bucket& buck
     bring_inputs(batch, lane, bucket);
     bucket.graph.launch(lane.stream);
   }
+  if (options_.keeps_outputs) keep_outputs(batch, lane);
   lane.writer.expect();
 }
 
@@ -309,7 +331,7 @@ void TensorRtExecutor::take_shapes(const Batch& batch, Lane& lane, const Bucket&
     bind(lane, bucket);
     lane.bound = &bucket;
   }
-  place_outputs(batch, lane);
+  if (!options_.keeps_outputs) place_outputs(batch, lane);
 }
 
 bool TensorRtExecutor::is_bound(const Lane& lane, const Bucket& bucket,
@@ -354,7 +376,7 @@ void TensorRtExecutor::run(const Batch& batch) {
   const Bucket& bucket = bucket_for(lane, batch.rows);
   launch(batch, lane, bucket);
   wait(batch, lane);
-  scatter(batch, lane);
+  if (!options_.keeps_outputs) scatter(batch, lane);
   batches_.fetch_add(1, std::memory_order_relaxed);
 }
 

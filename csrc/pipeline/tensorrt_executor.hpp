@@ -6,6 +6,7 @@
 #include <mutex>
 #include <vector>
 
+#include "cuda/device_pool.hpp"
 #include "cuda/host_copy.hpp"
 #include "cuda/memory.hpp"
 #include "cuda/stream.hpp"
@@ -21,6 +22,7 @@ struct TensorRtExecutorOptions {
   int device = 0;
   std::uint32_t lanes = 1;
   ring::Nanoseconds spin = 2'000'000;             ///< how long a wait spins before it sleeps
+  bool keeps_outputs = false;                     ///< outputs stay on the GPU
   std::shared_ptr<tensorrt::RuntimeCache> cache;  ///< kernels compiled just in time; may be null
 };
 
@@ -57,6 +59,7 @@ class TensorRtExecutor : public Executor {
   std::optional<int> gpu() const override { return options_.device; }
   std::vector<LaneStream> streams() const override;
   bool reads_device_inputs() const override { return true; }
+  bool keeps_outputs() const override { return options_.keeps_outputs; }
 
  private:
   static constexpr std::uint32_t kMostReads = 16;  ///< blocks of host memory that a kernel reads
@@ -112,6 +115,8 @@ class TensorRtExecutor : public Executor {
   void bind(const Lane& lane, const Bucket& bucket) const;
   void record(Lane& lane) const;
   void enqueue(const Lane& lane, const Bucket& bucket) const;
+  void deliver(const Lane& lane, const Bucket& bucket) const;
+  void keep_outputs(const Batch& batch, const Lane& lane) const;
   std::uint32_t most_reads(const Lane& lane, const Bucket& bucket) const;
   void send(const Batch& batch, Lane& lane) const;
   void bring_inputs(const Batch& batch, Lane& lane, const Bucket& bucket) const;
@@ -124,6 +129,7 @@ class TensorRtExecutor : public Executor {
   std::vector<TensorSpec> inputs_, outputs_;  // of the model, without batch axis
   TensorRtExecutorOptions options_;
   bool batched_, varies_;
+  std::shared_ptr<cuda::DevicePool> kept_;
   std::vector<Shape> smallest_, usual_, largest_;  // rows of the inputs
   std::vector<Lane> lanes_;
   std::mutex new_shapes_;  // TensorRT prepares one at a time, though contexts are apart

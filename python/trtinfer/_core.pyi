@@ -269,6 +269,21 @@ class DeviceTensor:
     def as_samples(
         self, element_type: int, shape: Sequence[int], batched: bool
     ) -> DeviceTensor | None: ...
+    def numpy(self) -> np.ndarray[Any, np.dtype[Any]]: ...
+    def __array__(
+        self, dtype: np.dtype[Any] | None = None, copy: bool | None = None
+    ) -> np.ndarray[Any, np.dtype[Any]]: ...
+    def __dlpack__(
+        self,
+        *,
+        stream: int | None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any: ...
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]: ...
     @property
     def element_type(self) -> int: ...
     @property
@@ -320,6 +335,7 @@ class TensorRtExecutor(Executor):
         device: int,
         lanes: int,
         spin: float,
+        keeps_outputs: bool,
         cache: TensorRtRuntimeCache | None,
     ) -> None: ...
     @property

@@ -12,39 +12,7 @@ from trtinfer import _core
 from trtinfer.types import DTYPES, Array
 
 
-class DeviceTensor(_core.DeviceTensor):
-    """A tensor that another library keeps on a GPU, and the stream whose work writes it.
-
-    Sessions take tensors on a GPU as they are: whatever speaks DLPack or
-    ``__cuda_array_interface__`` (PyTorch, CuPy, JAX, Numba, cuda.core). They are read after the
-    work that their library names: PyTorch and CuPy name the current stream of the calling thread.
-    Wrap those whose library names none (the buffers of cuda.core), or that are written on another
-    stream::
-
-        session.infer(trtinfer.DeviceTensor(buffer, stream=stream))
-
-    Plain bytes (a ``cuda.core.Buffer``, say) are samples if their number is that of a sample, or,
-    for models with a batch axis, a multiple of it.
-
-    Attributes:
-        shape: Its dimensions.
-        device: The number of its GPU.
-        element_type: As in ONNX; 0 for a type that no model has.
-        is_dense: Whether a session can read it: no gaps, except between the rows of the first axis.
-    """
-
-    def __init__(self, value: object, stream: object = None) -> None:
-        """Read where ``value`` lies; nothing is copied.
-
-        Args:
-            value: A tensor on a GPU. It is kept alive.
-            stream: Where work that writes it has been enqueued before this call: an object with
-                ``__cuda_stream__``, or a handle as an integer; of the tensor's GPU.
-
-        Raises:
-            InputError: ``value`` lies on no GPU, or cannot be read there, or ``stream`` is none.
-        """
-        super().__init__(value, stream)
+DeviceTensor = _core.DeviceTensor
 
 
 def hold(x: object) -> object:

@@ -120,6 +120,7 @@ def _open_executor(
             device=found.device,
             lanes=sizes.max_inflight,
             spin=options.spin,
+            keeps_outputs=options.outputs_on_gpu,
             cache=kernels,
         )
 

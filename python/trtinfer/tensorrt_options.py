@@ -18,6 +18,8 @@ class TensorRtOptions:
             plan of their own; None: 1, 2, 4, ... and the largest.
         library: Path of TensorRT or of its folder; None: the first that is found.
         spin: Seconds that a wait for the GPU spins before it sleeps.
+        outputs_on_gpu: Outputs stay on the GPU, as `trtinfer.DeviceTensor`, and requests are at
+            most as large as a batch. After the GPU has failed they are arrays.
         falls_back: Whether requests go on on the CPU when the GPU fails. A session over a plan has
             no model to go on with.
     """
@@ -27,3 +29,4 @@ class TensorRtOptions:
     library: str | None = None
     spin: float = 2e-3
     falls_back: bool = True
+    outputs_on_gpu: bool = False

@@ -1,0 +1,51 @@
+#include "cuda/device_pool.hpp"
+
+#include <exception>
+#include <utility>
+
+namespace trtinfer::cuda {
+namespace {
+
+constexpr std::size_t kGranularity = 512;
+void* const kDefaultStream = nullptr;
+
+std::size_t round_up(std::size_t bytes) {
+  return (bytes / kGranularity + 1) * kGranularity;  // never none
+}
+
+}  // namespace
+
+std::shared_ptr<std::byte> DevicePool::take(std::size_t bytes, const Stream& stream) {
+  bytes = round_up(bytes);
+  std::unique_ptr<Block> block = find(bytes);
+  if (block == nullptr) {
+    block.reset(new Block{allocate_device(bytes), bytes, Event()});
+  } else {
+    stream.wait(block->returned);
+  }
+  std::byte* const memory = block->memory.get();
+  return {memory, [pool = shared_from_this(), kept = block.release()](std::byte*) {
+            pool->give_back(std::unique_ptr<Block>(kept));
+          }};
+}
+
+std::unique_ptr<DevicePool::Block> DevicePool::find(std::size_t bytes) {
+  const std::lock_guard lock(mutex_);
+  const auto found = free_.lower_bound(bytes);
+  if (found == free_.end() || found->first > 2 * bytes) return nullptr;
+  std::unique_ptr<Block> block = std::move(found->second);
+  free_.erase(found);
+  return block;
+}
+
+void DevicePool::give_back(std::unique_ptr<Block> block) noexcept {
+  try {
+    const CurrentDevice current(device_);
+    block->returned.record(kDefaultStream);
+    const std::lock_guard lock(mutex_);
+    free_.emplace(block->bytes, std::move(block));
+  } catch (const std::exception&) {  // a GPU that failed, or no memory: it is freed instead
+  }
+}
+
+}  // namespace trtinfer::cuda

@@ -1,0 +1,41 @@
+// Device memory that callers keep for a while, used again when they give it back.
+#pragma once
+
+#include <cstddef>
+#include <map>
+#include <memory>
+#include <mutex>
+
+#include "cuda/memory.hpp"
+#include "cuda/stream.hpp"
+
+namespace trtinfer::cuda {
+
+// Memory of one GPU. Outlived by none of its blocks; for any number of threads.
+class DevicePool : public std::enable_shared_from_this<DevicePool> {
+ public:
+  explicit DevicePool(int device) : device_(device) {}
+
+  // Bytes for work that is enqueued on a stream of that GPU from now on; throws Error. They come
+  // back with their last owner, and are used again after all that was enqueued by then on the
+  // default stream and on the streams that wait for it.
+  std::shared_ptr<std::byte> take(std::size_t bytes, const Stream& stream);
+
+  int device() const noexcept { return device_; }
+
+ private:
+  struct Block {
+    DeviceMemory memory;
+    std::size_t bytes;
+    Event returned;
+  };
+
+  std::unique_ptr<Block> find(std::size_t bytes);
+  void give_back(std::unique_ptr<Block> block) noexcept;
+
+  const int device_;
+  std::mutex mutex_;
+  std::multimap<std::size_t, std::unique_ptr<Block>> free_;  // by size
+};
+
+}  // namespace trtinfer::cuda
