@@ -89,6 +89,7 @@ SERVER_ORDER = [
     "shared_memory",
     "classification",
     "model",
+    "cuda_memory",
     "metadata",
     "statistics",
     "metrics",

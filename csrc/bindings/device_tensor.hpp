@@ -33,6 +33,14 @@ class DeviceTensor {
   /// beside what the value itself says. Throws UnreadableTensor.
   static std::shared_ptr<DeviceTensor> read(pybind11::handle value, std::optional<void*> stream);
 
+  /// A tensor without gaps in memory that `owner` keeps, all of it written before this call.
+  struct Place {
+    const std::byte* data;
+    int device;
+  };
+  static std::shared_ptr<DeviceTensor> within(std::shared_ptr<const void> owner, Place place,
+                                              pipeline::ElementType type, pipeline::Shape shape);
+
   pipeline::ElementType type() const { return type_; }
   const pipeline::Shape& shape() const { return shape_; }
   int device() const { return device_; }

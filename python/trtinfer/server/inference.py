@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trtinfer.errors import InputError
-from trtinfer.server.tensors import Tensor
+from trtinfer.server.tensors import DeviceTensor, Tensor
 
 #: The session's priorities; the protocol counts from 1, the highest, and 0 is the model's default.
 _HIGHEST, _LOWEST = 7, -8
@@ -62,7 +62,7 @@ class InferenceRequest:
         priority: As a session takes it.
     """
 
-    inputs: dict[str, Tensor]
+    inputs: dict[str, Tensor | DeviceTensor]
     id: str = ""
     outputs: list[OutputRequest] = field(default_factory=list)
     binary_outputs: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,10 +21,11 @@ from trtinfer.server.inference import (
     OutputRequest,
     OutputTensor,
 )
-from trtinfer.server.tensors import Tensor
+from trtinfer.server.tensors import DeviceTensor, Tensor
 from trtinfer.session import Session
 from trtinfer.types import Array, Outputs, TensorInfo, fits
 
+Input = Tensor | DeviceTensor
 Result = TypeVar("Result")
 
 _IDLE_CHECK = 0.01  # seconds
@@ -155,15 +156,18 @@ class Model:
                     f"{output.name!r} was asked for"
                 )
 
-    def _arrays(self, tensors: dict[str, Tensor]) -> tuple[dict[str, Array], int]:
+    def _arrays(self, tensors: Mapping[str, Input]) -> tuple[dict[str, object], int]:
         """Return what the session takes, and how many samples these are."""
         arrays, samples = {}, 1
         for name, tensor in tensors.items():
             info = self._inputs[name]
             _check_tensor(tensor, info, self._batched)
-            arrays[name] = tensor.array if tensor.datatype != BYTES else _text(tensor)
+            if isinstance(tensor, Tensor) and tensor.datatype == BYTES:
+                arrays[name] = _text(tensor)
+            else:
+                arrays[name] = tensor.array
             if self._batched:
-                samples = tensor.array.shape[0]
+                samples = tensor.shape[0]
                 self._check_samples(samples)
         return arrays, samples
 
@@ -286,7 +290,7 @@ async def _all(runs: Iterable[Coroutine[Any, Any, Outputs]]) -> list[Outputs]:
             task.cancel()
 
 
-def _check_tensor(tensor: Tensor, info: TensorInfo, batched: bool) -> None:
+def _check_tensor(tensor: Input, info: TensorInfo, batched: bool) -> None:
     datatype = datatype_of(info.dtype)
     if tensor.datatype != datatype:
         raise InputError(f"the input {info.name!r} is {datatype}, {tensor.datatype} was received")
@@ -309,15 +313,15 @@ def _text(tensor: Tensor) -> Array:
     return array.reshape(tensor.shape)
 
 
-def _images(tensor: Tensor) -> list[object]:
+def _images(tensor: Input) -> list[object]:
     """Image files, or the pixels of one image."""
     if tensor.datatype == BYTES:
         return list(tensor.array.flat)
-    pixels = tensor.array[0] if tensor.array.ndim == 4 and len(tensor.array) == 1 else tensor.array
-    if tensor.datatype != "UINT8" or pixels.ndim != 3 or pixels.shape[2] != 3:
+    shape = tensor.shape[1:] if len(tensor.shape) == 4 and tensor.shape[0] == 1 else tensor.shape
+    if tensor.datatype != "UINT8" or len(shape) != 3 or shape[2] != 3:
         raise InputError(
             f"the input {tensor.name!r} takes image files as BYTES, or the pixels of one image as "
             f"UINT8 of shape [height, width, 3]: {tensor.datatype} {list(tensor.shape)} was "
             "received"
         )
-    return [pixels]
+    return [tensor.reshaped(shape)]

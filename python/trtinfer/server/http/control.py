@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+
 from trtinfer.errors import InputError
-from trtinfer.server.errors import NotAllowedError
+from trtinfer.server.cuda_memory import CudaRegion
 from trtinfer.server.http.inference import as_json
 from trtinfer.server.http.message import Request, Response
 from trtinfer.server.http.routes import Routes
@@ -11,7 +13,7 @@ from trtinfer.server.http.tensors import read_json
 from trtinfer.server.inference import integer
 from trtinfer.server.repository import Repository
 from trtinfer.server.settings import LogSettings, TraceSettings
-from trtinfer.server.shared_memory import SharedMemory
+from trtinfer.server.shared_memory import SharedMemory, SystemRegion
 
 
 class ControlCalls:
@@ -59,7 +61,7 @@ class ControlCalls:
         return Response()
 
     async def _memory_status(self, request: Request, name: str = "") -> Response:
-        return as_json(self._memory.status(name))
+        return as_json(self._memory.status(SystemRegion, name))
 
     async def _register_memory(self, request: Request, name: str) -> Response:
         document = read_json(request.body)
@@ -71,18 +73,23 @@ class ControlCalls:
         return Response()
 
     async def _unregister_memory(self, request: Request, name: str = "") -> Response:
-        self._memory.unregister(name)
+        self._memory.unregister(SystemRegion, name)
         return Response()
 
     async def _cuda_status(self, request: Request, name: str = "") -> Response:
-        return as_json([])
+        return as_json(self._memory.status(CudaRegion, name))
 
     async def _register_cuda(self, request: Request, name: str) -> Response:
-        raise NotAllowedError("this server reads no memory of a GPU: send the tensors")
+        document = read_json(request.body)
+        handle = _base64(document.get("raw_handle"))
+        device, size = integer(document, "device_id", 0), integer(document, "byte_size", 0)
+        self._memory.register_cuda(name, handle, device, size)
+        return Response()
 
     async def _unregister_cuda(self, request: Request, name: str = "") -> Response:
         return Response()
 
+        self._memory.unregister(CudaRegion, name)
     async def _trace_settings(self, request: Request, name: str = "") -> Response:
         if name:
             self._repository.get(name)
@@ -93,3 +100,11 @@ class ControlCalls:
 
     async def _log_settings(self, request: Request) -> Response:
         return as_json(self._log.update(read_json(request.body)))
+
+
+def _base64(handle: object) -> bytes:
+    text = handle.get("b64") if isinstance(handle, dict) else None
+    try:
+        return base64.b64decode(text, validate=True)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise InputError("'raw_handle' is an object with base64 text at \"b64\"") from None
