@@ -22,6 +22,7 @@ from trtinfer.server.inference import (
     OutputTensor,
 )
 from trtinfer.server.tensors import DeviceTensor, Tensor
+from trtinfer.server.trace import Trace
 from trtinfer.session import Session
 from trtinfer.types import Array, Outputs, TensorInfo, fits
 
@@ -106,16 +107,17 @@ class Model:
         """
         return await self._counted(self._infer(request))
 
-    async def infer_raw(self, body: bytes | bytearray) -> Outputs:
+    async def infer_raw(self, body: bytes | bytearray, trace: Trace | None = None) -> Outputs:
         """Answer one sample of a model with one input of fixed size, given as its bare elements.
 
         Of a model with a recipe the body is an image file. Errors as `infer`.
         """
+        timeline = None if trace is None else trace.run()
         try:  # not through _counted and _run: each coroutine on the way costs half a microsecond
             sample = self._raw_sample(body)
             self._admit(1)
             try:
-                outputs = await self.session.ainfer(sample, self._timeout)
+                outputs = await self.session.ainfer(sample, self._timeout, timeline=timeline)
             finally:
                 self._leave(1)
         except BaseException as error:
@@ -158,7 +160,8 @@ class Model:
 
     def _arrays(self, tensors: Mapping[str, Input]) -> tuple[dict[str, object], int]:
         """Return what the session takes, and how many samples these are."""
-        arrays, samples = {}, 1
+        arrays: dict[str, object] = {}
+        samples = 1
         for name, tensor in tensors.items():
             info = self._inputs[name]
             _check_tensor(tensor, info, self._batched)
@@ -192,12 +195,12 @@ class Model:
 
     # --- Running --------------------------------------------------------------------------------
 
-    async def _run(self, x: object, samples: int, timeout: float | None, priority: int) -> Outputs:
+    async def _run(self, x: object, samples: int, request: InferenceRequest) -> Outputs:
+        timeout = self._timeout if request.timeout is None else request.timeout
+        timeline = None if request.trace is None else request.trace.run()
         self._admit(samples)
         try:
-            return await self.session.ainfer(
-                x, self._timeout if timeout is None else timeout, priority
-            )
+            return await self.session.ainfer(x, timeout, request.priority, timeline=timeline)
         finally:
             self._leave(samples)
 
@@ -207,7 +210,7 @@ class Model:
             images = _images(next(iter(request.inputs.values())))
             return self._answer(request, await self._infer_images(images, request))
         arrays, samples = self._arrays(request.inputs)
-        outputs = await self._run(arrays, samples, request.timeout, request.priority)
+        outputs = await self._run(arrays, samples, request)
         return self._answer(request, outputs)
 
     async def _classify(self, image: bytes | bytearray, top_k: int) -> Answer:
@@ -222,7 +225,7 @@ class Model:
     async def _infer_images(self, images: list[object], request: InferenceRequest) -> Outputs:
         """Answer each image as a request of its own; they meet again in a batch."""
         self._check_samples(len(images) if self._batched else 1)
-        runs = (self._run(image, 1, request.timeout, request.priority) for image in images)
+        runs = (self._run(image, 1, request) for image in images)
         answers = await _all(runs)
         if not self._batched:
             return answers[0]
@@ -315,7 +318,7 @@ def _text(tensor: Tensor) -> Array:
 
 def _images(tensor: Input) -> list[object]:
     """Image files, or the pixels of one image."""
-    if tensor.datatype == BYTES:
+    if isinstance(tensor, Tensor) and tensor.datatype == BYTES:
         return list(tensor.array.flat)
     shape = tensor.shape[1:] if len(tensor.shape) == 4 and tensor.shape[0] == 1 else tensor.shape
     if tensor.datatype != "UINT8" or len(shape) != 3 or shape[2] != 3:

@@ -9,19 +9,22 @@ from trtinfer.server.cuda_memory import CudaRegion
 from trtinfer.server.grpc.calls import Calls
 from trtinfer.server.grpc.messages import message
 from trtinfer.server.repository import Repository
-from trtinfer.server.settings import LogSettings, TraceSettings
+from trtinfer.server.settings import LogSettings
 from trtinfer.server.shared_memory import SharedMemory, SystemRegion
+from trtinfer.server.tracing import Tracer
 
 
 class ControlCalls:
     """Handlers that control a server; `add_to` says which."""
 
-    def __init__(self, repository: Repository, memory: SharedMemory) -> None:
-        """Control a repository, shared memory and the settings of the process."""
+    def __init__(
+        self, repository: Repository, memory: SharedMemory, log: LogSettings, tracer: Tracer
+    ) -> None:
+        """Control a repository, shared memory and what is written of requests."""
         self._repository = repository
         self._memory = memory
-        self._log = LogSettings()
-        self._trace = TraceSettings()
+        self._log = log
+        self._tracer = tracer
 
     def add_to(self, calls: Calls) -> None:
         """Add the calls to a table."""
@@ -76,12 +79,14 @@ class ControlCalls:
         return message("CudaSharedMemoryRegisterResponse")()
 
     async def _unregister_cuda(self, request: Any) -> Any:
+        self._memory.unregister(CudaRegion, request.name)
         return message("CudaSharedMemoryUnregisterResponse")()
 
-        self._memory.unregister(CudaRegion, request.name)
     async def _trace_setting(self, request: Any) -> Any:
+        if request.model_name:
+            self._repository.get(request.model_name)
         changes = {name: list(setting.value) for name, setting in request.settings.items()}
-        settings = self._trace.update(changes)
+        settings = self._tracer.update(changes, request.model_name)
         return message("TraceSettingResponse")(
             settings={name: {"value": values} for name, values in settings.items()}
         )

@@ -12,19 +12,22 @@ from trtinfer.server.http.routes import Routes
 from trtinfer.server.http.tensors import read_json
 from trtinfer.server.inference import integer
 from trtinfer.server.repository import Repository
-from trtinfer.server.settings import LogSettings, TraceSettings
+from trtinfer.server.settings import LogSettings
 from trtinfer.server.shared_memory import SharedMemory, SystemRegion
+from trtinfer.server.tracing import Tracer
 
 
 class ControlCalls:
     """Handlers of /v2 that control a server; `add_to` says which."""
 
-    def __init__(self, repository: Repository, memory: SharedMemory) -> None:
-        """Control a repository, shared memory and the settings of the process."""
+    def __init__(
+        self, repository: Repository, memory: SharedMemory, log: LogSettings, tracer: Tracer
+    ) -> None:
+        """Control a repository, shared memory and what is written of requests."""
         self._repository = repository
         self._memory = memory
-        self._log = LogSettings()
-        self._trace = TraceSettings()
+        self._log = log
+        self._tracer = tracer
 
     def add_to(self, routes: Routes) -> None:
         """Add the calls to a table."""
@@ -87,13 +90,13 @@ class ControlCalls:
         return Response()
 
     async def _unregister_cuda(self, request: Request, name: str = "") -> Response:
+        self._memory.unregister(CudaRegion, name)
         return Response()
 
-        self._memory.unregister(CudaRegion, name)
     async def _trace_settings(self, request: Request, name: str = "") -> Response:
         if name:
             self._repository.get(name)
-        settings = self._trace.update(read_json(request.body))
+        settings = self._tracer.update(read_json(request.body), name)
         return as_json(
             {key: values if key == "trace_level" else values[0] for key, values in settings.items()}
         )
