@@ -120,6 +120,7 @@ SERVER_ORDER = [
     "http.inference",
     "http.control",
     "http.classify",
+    "http.openapi",
     "http.monitoring",
     "server",
     "command",

@@ -18,6 +18,7 @@ from trtinfer.server.http.connection import Connection, Connections
 from trtinfer.server.http.control import ControlCalls
 from trtinfer.server.http.inference import InferenceCalls
 from trtinfer.server.http.monitoring import MonitoringCall, ServerCounters
+from trtinfer.server.http.openapi import OpenApiCall
 from trtinfer.server.http.page import PageCall
 from trtinfer.server.http.routes import Routes
 from trtinfer.server.options import ServerOptions
@@ -123,6 +124,7 @@ class Server:
         ControlCalls(self._repository, self._memory, self._log, self._tracer).add_to(routes)
         ClassifyCall(self._repository).add_to(routes)
         PageCall().add_to(routes)
+        OpenApiCall().add_to(routes)
         application = Application(self._options, routes, self._state, self._log)
         refuse = application.refuse
         connections = Connections(self._options, application, refuse, self._tracer)

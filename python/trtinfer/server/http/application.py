@@ -95,7 +95,7 @@ class Application:
 
     def _failure(self, error: Exception) -> Response:
         if isinstance(error, MethodError):
-            return failure(405, str(error))
+            return failure(405, str(error), (("Allow", error.allowed),))
         status = status_of(error).http
         if status == 500:
             logger.error("a request failed", exc_info=error)

@@ -9,7 +9,7 @@ from trtinfer.server.cuda_memory import CudaRegion
 from trtinfer.server.http.inference import as_json
 from trtinfer.server.http.message import Request, Response
 from trtinfer.server.http.routes import Routes
-from trtinfer.server.http.tensors import read_json
+from trtinfer.server.http.tensors import parameters_of, read_json
 from trtinfer.server.inference import integer
 from trtinfer.server.repository import Repository
 from trtinfer.server.settings import LogSettings
@@ -50,16 +50,17 @@ class ControlCalls:
 
     async def _index(self, request: Request) -> Response:
         ready = read_json(request.body).get("ready", False)
-        return as_json(self._repository.index(bool(ready)))
+        if not isinstance(ready, bool):
+            raise InputError(f"'ready' is true or false, {ready!r} was received")
+        return as_json(self._repository.index(ready))
 
     async def _load(self, request: Request, name: str) -> Response:
-        parameters = read_json(request.body).get("parameters") or {}
-        if not isinstance(parameters, dict):
-            raise InputError("'parameters' is an object")
+        parameters = parameters_of(read_json(request.body))
         await self._repository.load_for_client(name, parameters)
         return Response()
 
     async def _unload(self, request: Request, name: str) -> Response:
+        parameters_of(read_json(request.body))  # "unload_dependents" is for ensembles
         await self._repository.unload_for_client(name)
         return Response()
 

@@ -67,9 +67,9 @@ def read_request(
         inputs[tensor.name] = tensor
     raw.expect_end()
     request = InferenceRequest(inputs, _text(document, "id", ""))
-    request.read_parameters(_parameters(document))
+    request.read_parameters(parameters_of(document))
     request.outputs = [
-        OutputRequest.read(_text(entry, "name"), _parameters(entry), request.binary_outputs)
+        OutputRequest.read(_text(entry, "name"), parameters_of(entry), request.binary_outputs)
         for entry in _entries(document, "outputs")
     ]
     return request
@@ -132,7 +132,7 @@ def _read_input(
     entry: dict[str, Any], raw: _RawTensors, memory: SharedMemory
 ) -> Tensor | DeviceTensor:
     name, datatype = _text(entry, "name"), _text(entry, "datatype")
-    shape, parameters = entry.get("shape"), _parameters(entry)
+    shape, parameters = entry.get("shape"), parameters_of(entry)
     if not isinstance(shape, list):
         raise InputError(f"the input {name!r} has the shape {shape!r}, a list is needed")
     if "binary_data_size" in parameters:
@@ -171,7 +171,12 @@ def _entries(document: dict[str, Any], name: str) -> list[dict[str, Any]]:
     return entries
 
 
-def _parameters(document: dict[str, Any]) -> dict[str, Any]:
+def parameters_of(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a request or of a part of it.
+
+    Raises:
+        InputError: They are no object.
+    """
     parameters = document.get("parameters", {})
     if not isinstance(parameters, dict):
         raise InputError(f"'parameters' is an object, {str(parameters)[:80]} was received")
