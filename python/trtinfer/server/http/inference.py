@@ -85,14 +85,16 @@ class InferenceCalls:
         return response
 
     async def _live(self, request: Request) -> Response:
-        return Response()
+        return as_json({"live": True})
 
     async def _ready(self, request: Request) -> Response:
-        return Response() if self._state.ready else Response(503)
+        """Answer under both names: the protocol's text says "live" here, KServe "ready"."""
+        ready = self._state.ready
+        return as_json({"live": ready, "ready": ready}, 200 if ready else 503)
 
     async def _model_ready(self, request: Request, name: str, version: str = "") -> Response:
         self._repository.get(name, version)
-        return Response()
+        return as_json({"name": name, "ready": True})
 
     async def _describe_server(self, request: Request) -> Response:
         return as_json(metadata.server_metadata())
@@ -112,9 +114,9 @@ class InferenceCalls:
         return as_json({"model_stats": [model_statistics(model) for model in self._repository]})
 
 
-def as_json(document: Any) -> Response:
+def as_json(document: Any, status: int = 200) -> Response:
     """Return a document as the body of a response."""
-    return Response(200, (orjson.dumps(document),))
+    return Response(status, (orjson.dumps(document),))
 
 
 def _raw_response(model: Model, outputs: Outputs) -> Response:

@@ -43,8 +43,8 @@ def document() -> Schema:
         "/metrics": {"get": _get("What the server counts", {CONTENT_TYPE: {"schema": _TEXT}})},
         "/openapi.json": {"get": _get("This document", _json({"type": "object"}))},
         "/v2": {"get": _get("The server", _json(_ref("ServerMetadata")))},
-        "/v2/health/live": {"get": _get("Whether the server runs")},
-        "/v2/health/ready": {"get": _get("Whether the server takes requests")},
+        "/v2/health/live": {"get": _get("The server runs", _json(_ref("Live")))},
+        "/v2/health/ready": {"get": _ready()},
         "/v2/models/stats": {"get": _get("What all models did", _json(_ref("Statistics")))},
         "/v2/repository/index": {
             "post": _post("The models", _body({"ready": _FLAG}), _json(_list(_ref("Model"))))
@@ -90,7 +90,7 @@ def _model_calls(path: str) -> dict[str, Schema]:
     }
     return {
         path: {"get": _get("A model's inputs and outputs", _json(_ref("ModelMetadata")))},
-        f"{path}/ready": {"get": _get("Whether a model takes requests")},
+        f"{path}/ready": {"get": _get("A model takes requests", _json(_ref("ModelReady")))},
         f"{path}/config": {"get": _get("A model's configuration", _json(_ref("ModelConfig")))},
         f"{path}/stats": {"get": _get("What a model did", _json(_ref("Statistics")))},
         f"{path}/infer": {"post": infer},
@@ -146,19 +146,22 @@ def _classify() -> Schema:
     return operation
 
 
+def _ready() -> Schema:
+    operation = _get("The server takes requests", _json(_ref("Ready")))
+    operation["responses"]["503"] = {"description": "It does not", "content": _json(_ref("Ready"))}
+    return operation
+
+
 def _get(summary: str, content: Schema | None = None) -> Schema:
-    answer: Schema = {"description": "Yes" if content is None else summary}
+    answer: Schema = {"description": summary}
     if content is not None:
         answer["content"] = content
     error = {"$ref": "#/components/responses/Error"}
-    unavailable = error if content is not None else {"description": "No"}
-    responses = {"200": answer, "4XX": error, "503": unavailable}
-    return {"summary": summary, "responses": responses}
+    return {"summary": summary, "responses": {"200": answer, "4XX": error, "503": error}}
 
 
 def _post(summary: str, body: Schema | None, content: Schema | None = None) -> Schema:
     operation = _get(summary, content)
-    operation["responses"]["503"] = operation["responses"]["4XX"]
     if body is not None:
         operation["requestBody"] = body
     return operation
@@ -190,6 +193,9 @@ def _schemas() -> dict[str, Schema]:
     model = {"name": _TEXT, "version": _TEXT, "state": _TEXT, "reason": _TEXT}
     return {
         "Error": _object({"error": _TEXT}),
+        "Live": _object({"live": _FLAG}),
+        "Ready": _object({"live": _FLAG, "ready": _FLAG}),
+        "ModelReady": _object({"name": _TEXT, "ready": _FLAG}),
         "ServerMetadata": _object({"name": _TEXT, "version": _TEXT, "extensions": _list(_TEXT)}),
         "ModelMetadata": _object(
             {
