@@ -20,10 +20,12 @@ import grpc
 import numpy as np
 import tritonclient.grpc
 from classification import ultralytics
-from models import BUSY, VERY_BUSY, WEIGHTS, matmul_model, slow_model
+from models import BUSY, VERY_BUSY, WEIGHTS, build, matmul_model, slow_model, tensor
+from onnx import helper
 from prometheus_client.parser import text_string_to_metric_families
 from serving import serving
 from tritonclient.grpc import service_pb2, service_pb2_grpc
+from waiting import wait_until
 
 RAW = {"Inference-Header-Content-Length": "0"}
 
@@ -167,6 +169,36 @@ def test_a_signal_ends_it_without_losing_a_call_or_an_answer_of_a_stream(tmp_pat
     assert load.answered == accepted
     assert set(load.ends) <= {"UNAVAILABLE", "CANCELLED"}
     assert len(load.ends) == 6
+
+
+def test_a_signal_waits_for_a_stream_that_is_read_slowly(tmp_path: Path) -> None:
+    model, count, size = tmp_path / "double.onnx", 8, 1 << 18
+    x, y = (tensor(name, ["n", size]) for name in "xy")
+    model.write_bytes(build([helper.make_node("Add", ["x", "x"], ["y"])], [x], [y]))
+    sent = service_pb2.ModelInferRequest(
+        model_name="double",
+        inputs=[{"name": "x", "datatype": "FP32", "shape": [1, size]}],
+        raw_input_contents=[np.ones(size, np.float32).tobytes()],
+    )
+    open_end = threading.Event()
+
+    def requests() -> Iterator[Any]:
+        yield from [sent] * count
+        open_end.wait(60)
+
+    with program(str(model), protocol="gRPC") as (process, port):
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            answers = stub.ModelStreamInfer(requests())
+            asked = service_pb2.ModelStatisticsRequest(name="double")
+            wait_until(lambda: stub.ModelStatistics(asked).model_stats[0].inference_count == count)
+            process.send_signal(signal.SIGTERM)
+            time.sleep(1.5)
+            for _ in range(count):
+                (data,) = next(answers).infer_response.raw_output_contents
+                assert np.frombuffer(data, np.float32).tolist() == [2.0] * size
+            open_end.set()
+        assert process.wait(30) == 0
 
 
 def test_readiness_turns_off_before_requests_are_refused(tmp_path: Path) -> None:

@@ -113,21 +113,29 @@ class InferenceCalls:
     async def _stream(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
         """Answer in the order of the requests; one that fails does not end the stream."""
         under_way: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue(_MOST_IN_STREAM)
+        owed: set[asyncio.Task[Any]] = set()  # not those refused, of which there may be no end
 
         async def read() -> None:
             async for request in requests:
-                await under_way.put(asyncio.create_task(self._infer_in_stream(request)))
+                task = asyncio.create_task(self._infer_in_stream(request))
+                if not self._state.refusing:
+                    owed.add(task)
+                    self._state.owed += 1
+                await under_way.put(task)
             await under_way.put(None)
 
         reading = asyncio.create_task(read())
         try:
             while (task := await under_way.get()) is not None:
                 yield await task
+                if task in owed:
+                    owed.remove(task)
+                    self._state.owed -= 1
         finally:
+            self._state.owed -= len(owed)
             reading.cancel()
-            while not under_way.empty():
-                if (task := under_way.get_nowait()) is not None:
-                    task.cancel()
+            for task in owed:
+                task.cancel()
 
     async def _infer_in_stream(self, request: Any) -> Any:
         try:
