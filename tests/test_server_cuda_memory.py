@@ -13,15 +13,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tritonclient.grpc
-import tritonclient.http
 from classification import COLORS, picture, ultralytics
 from gpu import Gpu
 from models import WEIGHTS, matmul_model, string_model
-from serving import Served, serving
-from tritonclient.utils import InferenceServerException
 
 from trtinfer import _core
+
+pytest.importorskip("grpc", reason="the server's packages are not installed")
+pytest.importorskip("tritonclient", reason="the server's packages are not installed")
+import tritonclient.grpc
+import tritonclient.http
+from serving import Served, serving
+from tritonclient.utils import InferenceServerException
 
 HANDLE = bytes(range(64))
 MODULES = {"http": tritonclient.http, "grpc": tritonclient.grpc}
