@@ -95,6 +95,19 @@ def test_takes_everything_that_infer_takes():
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("turns", [1, models.BUSY])
+def test_a_timeline_tells_when_a_request_reached_each_stage(session, turns):
+    """Also where the answer is there before the request's future is known to be its."""
+
+    async def main() -> None:
+        timeline, begin = trtinfer.Timeline(), time.monotonic_ns()
+        await session.ainfer(turns if turns == 1 else BUSY, timeline=timeline)
+        end = time.monotonic_ns()
+        assert begin <= timeline.arrival <= timeline.launch < timeline.completion <= end
+
+    asyncio.run(main())
+
+
 def test_futures_of_submit_can_be_awaited(session):
     async def main() -> None:
         outputs = await session.submit(ONE)

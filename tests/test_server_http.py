@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from models import WEIGHTS, matmul_model, slow_model
 from serving import Served, read_response, serving
+from waiting import wait_until
 
 SAMPLE = np.arange(256, dtype=np.float32)
 RAW = {"Inference-Header-Content-Length": "0"}
@@ -225,6 +226,19 @@ def test_more_connections_than_allowed_are_closed(tmp_path: Path) -> None:
             assert read_response(connection)[0] == 200
         assert read_response(third)[0] == 503
         assert third.recv(1) == b""
+
+
+def test_health_is_told_as_the_protocol_writes_it(tmp_path: Path) -> None:
+    with serving({"m": matmul_model()}, tmp_path, drain_delay=1.0) as served:
+        assert served.ask_json("GET", "/v2/health/live") == (200, {"live": True})
+        assert served.ask_json("GET", "/v2/health/ready") == (200, {"live": True, "ready": True})
+        ready = (200, {"name": "m", "ready": True})
+        assert served.ask_json("GET", "/v2/models/m/ready") == ready
+        assert served.ask_json("GET", "/v2/models/m/versions/1/ready") == ready
+        served.begin_stop()
+        wait_until(lambda: served.ask("GET", "/v2/health/ready")[0] == 503)
+        status, answer = served.ask_json("GET", "/v2/health/ready")
+        assert (status, answer) == (503, {"live": False, "ready": False})
 
 
 def test_a_token_is_asked_for_where_one_is_set(tmp_path: Path) -> None:

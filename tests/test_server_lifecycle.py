@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import re
 import signal
@@ -13,25 +14,32 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import grpc
 import numpy as np
+import tritonclient.grpc
 from classification import ultralytics
-from models import BUSY, WEIGHTS, matmul_model, slow_model
+from models import BUSY, VERY_BUSY, WEIGHTS, build, matmul_model, slow_model, tensor
+from onnx import helper
 from prometheus_client.parser import text_string_to_metric_families
 from serving import serving
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+from waiting import wait_until
 
 RAW = {"Inference-Header-Content-Length": "0"}
 
 
 @contextlib.contextmanager
-def program(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """The program as a user starts it, and its HTTP port."""
-    command = [sys.executable, "-m", "trtinfer", "serve", "--http", "0", "--grpc", "-1"]
-    command += ["--backend", "onnxruntime"]
+def program(*arguments: str, protocol: str = "HTTP") -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """The program as a user starts it, and the port of a protocol."""
+    command = [sys.executable, "-m", "trtinfer", "serve", "--backend", "onnxruntime"]
+    for name in ("HTTP", "gRPC"):
+        command += [f"--{name.lower()}", "0" if name == protocol else "-1"]
     process = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
-        port = re.search(r"HTTP on 127\.0\.0\.1:(\d+)", process.stdout.readline())
+        port = re.search(rf"{protocol} on 127\.0\.0\.1:(\d+)", process.stdout.readline())
         assert port is not None
         yield process, int(port[1])
     finally:
@@ -79,6 +87,118 @@ def test_a_signal_ends_it_without_losing_an_accepted_request(tmp_path: Path) -> 
             thread.join(30)
     assert len(refused) == 6, "a client saw its connection end without an answer"
     assert set(statuses) <= {200, 503}
+
+
+class GrpcLoad:
+    """Callers that go on until the server is gone, and what became of their requests by id."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._numbers = itertools.count()
+        self.answered: set[str] = set()
+        self.ends: list[str] = []
+
+    def request(self) -> Any:
+        return service_pb2.ModelInferRequest(
+            model_name="slow",
+            id=str(next(self._numbers)),
+            inputs=[{"name": "x", "datatype": "FP32", "shape": [1]}],
+            raw_input_contents=[np.float32(VERY_BUSY).tobytes()],
+        )
+
+    def note(self, answer: Any) -> None:
+        assert answer.raw_output_contents[0] == np.float32(2 * VERY_BUSY).tobytes()
+        self.answered.add(answer.id)
+
+    def call(self) -> None:
+        """One request after the other."""
+        with grpc.insecure_channel(self._address) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            while True:
+                try:
+                    self.note(stub.ModelInfer(self.request(), timeout=30))
+                except grpc.RpcError as error:
+                    self.ends.append(error.code().name)
+                    return
+
+    def stream(self) -> None:
+        """Six requests at a time; each answer lets one more out."""
+        room = threading.Semaphore(6)
+
+        def requests() -> Iterator[Any]:
+            while True:
+                room.acquire()
+                yield self.request()
+
+        with grpc.insecure_channel(self._address) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            try:
+                for response in stub.ModelStreamInfer(requests()):
+                    if response.error_message:
+                        assert "shutting down" in response.error_message
+                    else:
+                        self.note(response.infer_response)
+                        room.release()
+            except grpc.RpcError as error:
+                self.ends.append(error.code().name)
+            room.release(1000)
+
+
+def test_a_signal_ends_it_without_losing_a_call_or_an_answer_of_a_stream(tmp_path: Path) -> None:
+    """A trace of each request that was accepted tells which these are."""
+    model, traces = tmp_path / "slow.onnx", tmp_path / "trace.json"
+    model.write_bytes(slow_model())
+    options = ["--trace-file", str(traces), "--max-batch-size", "1"]
+    with program(str(model), *options, protocol="gRPC") as (process, port):
+        load = GrpcLoad(f"127.0.0.1:{port}")
+        with tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{port}") as client:
+            on = {"trace_level": ["TIMESTAMPS"], "trace_rate": "1"}
+            client.update_trace_settings(settings=on)
+        loops = [load.call] * 4 + [load.stream] * 2
+        threads = [threading.Thread(target=loop) for loop in loops]
+        for thread in threads:
+            thread.start()
+        while len(load.answered) < 8:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        for thread in threads:
+            thread.join(30)
+    entries = json.loads(traces.read_bytes())
+    accepted = {entry["request_id"] for entry in entries if "request_id" in entry}
+    assert load.answered == accepted
+    assert set(load.ends) <= {"UNAVAILABLE", "CANCELLED"}
+    assert len(load.ends) == 6
+
+
+def test_a_signal_waits_for_a_stream_that_is_read_slowly(tmp_path: Path) -> None:
+    model, count, size = tmp_path / "double.onnx", 8, 1 << 18
+    x, y = (tensor(name, ["n", size]) for name in "xy")
+    model.write_bytes(build([helper.make_node("Add", ["x", "x"], ["y"])], [x], [y]))
+    sent = service_pb2.ModelInferRequest(
+        model_name="double",
+        inputs=[{"name": "x", "datatype": "FP32", "shape": [1, size]}],
+        raw_input_contents=[np.ones(size, np.float32).tobytes()],
+    )
+    open_end = threading.Event()
+
+    def requests() -> Iterator[Any]:
+        yield from [sent] * count
+        open_end.wait(60)
+
+    with program(str(model), protocol="gRPC") as (process, port):
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            answers = stub.ModelStreamInfer(requests())
+            asked = service_pb2.ModelStatisticsRequest(name="double")
+            wait_until(lambda: stub.ModelStatistics(asked).model_stats[0].inference_count == count)
+            process.send_signal(signal.SIGTERM)
+            time.sleep(1.5)
+            for _ in range(count):
+                (data,) = next(answers).infer_response.raw_output_contents
+                assert np.frombuffer(data, np.float32).tolist() == [2.0] * size
+            open_end.set()
+        assert process.wait(30) == 0
 
 
 def test_readiness_turns_off_before_requests_are_refused(tmp_path: Path) -> None:

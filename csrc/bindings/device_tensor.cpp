@@ -108,6 +108,18 @@ std::shared_ptr<DeviceTensor> DeviceTensor::read(py::handle value, std::optional
   }
 }
 
+std::shared_ptr<DeviceTensor> DeviceTensor::within(std::shared_ptr<const void> owner, Place place,
+                                                   ElementType type, Shape shape) {
+  auto tensor = std::make_shared<DeviceTensor>();
+  tensor->data_ = place.data;
+  tensor->device_ = place.device;
+  tensor->type_ = type;
+  tensor->owner_ = std::move(owner);
+  const Shape strides = contiguous_strides(shape, type);
+  tensor->set_layout(std::move(shape), strides);
+  return tensor;
+}
+
 void DeviceTensor::read_dlpack(py::handle value, dlpack::Device device,
                                std::optional<void*> stream) {
   // The producer's current stream is that of the current GPU. Host memory may be of none.

@@ -12,7 +12,6 @@
 #include "bindings/dlpack.hpp"
 #include "cuda/stream.hpp"
 #include "pipeline/device_input.hpp"
-#include "pipeline/request.hpp"
 #include "pipeline/tensor_spec.hpp"
 
 namespace trtinfer::bindings {
@@ -35,9 +34,13 @@ class DeviceTensor {
   /// beside what the value itself says. Throws UnreadableTensor.
   static std::shared_ptr<DeviceTensor> read(pybind11::handle value, std::optional<void*> stream);
 
-  /// What a session has written, with nothing left to wait for.
-  static std::shared_ptr<DeviceTensor> of_output(const pipeline::OutputTensor& output,
-                                                 pipeline::ElementType type);
+  /// A tensor without gaps in memory that `owner` keeps, all of it written before this call.
+  struct Place {
+    const std::byte* data;
+    int device;
+  };
+  static std::shared_ptr<DeviceTensor> within(std::shared_ptr<const void> owner, Place place,
+                                              pipeline::ElementType type, pipeline::Shape shape);
 
   /// The same as a capsule of DLPack, for work on `stream` (see __dlpack__ of the array API).
   pybind11::capsule to_dlpack(pybind11::handle stream, pybind11::handle max_version) const;

@@ -13,19 +13,7 @@ namespace py = pybind11;
 
 namespace trtinfer::bindings {
 
-using pipeline::ElementType;
 using pipeline::Shape;
-
-std::shared_ptr<DeviceTensor> DeviceTensor::of_output(const pipeline::OutputTensor& output,
-                                                      ElementType type) {
-  auto tensor = std::make_shared<DeviceTensor>();
-  tensor->data_ = output.data.get();
-  tensor->type_ = type;
-  tensor->device_ = output.device.value_or(0);
-  tensor->set_layout(output.shape, contiguous_strides(output.shape, type));
-  tensor->owner_ = output.data;
-  return tensor;
-}
 
 // In bytes.
 Shape DeviceTensor::strides() const {

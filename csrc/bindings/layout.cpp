@@ -175,7 +175,8 @@ py::dict Layout::outputs(const pipeline::Request& request) const {
   for (std::size_t i = 0; i < outputs_.size(); ++i) {
     const pipeline::OutputTensor& tensor = request.outputs[i];
     if (tensor.device) {
-      result[outputs_[i].name] = DeviceTensor::of_output(tensor, outputs_[i].spec.type);
+      result[outputs_[i].name] = DeviceTensor::within(
+          tensor.data, {tensor.data.get(), *tensor.device}, outputs_[i].spec.type, tensor.shape);
       continue;
     }
     const std::size_t bytes = pipeline::byte_count(outputs_[i].spec.type, tensor.shape);

@@ -12,6 +12,17 @@ namespace {
 
 enum class State : std::uint8_t { kPending, kDone, kFailed, kCancelled };
 
+/// When a request arrived, was launched and was finished; 0: it was not.
+struct Times {
+  ring::Nanoseconds arrival = 0, launched = 0, finished = 0;
+
+  Times() = default;
+  explicit Times(const pipeline::Request& request)
+      : arrival(request.arrival),
+        launched(request.launched_at.load(std::memory_order_relaxed)),
+        finished(request.finished_at) {}
+};
+
 struct LoopFuture {
   PyObject_HEAD;
   State state;
@@ -21,6 +32,7 @@ struct LoopFuture {
   PyObject* context;   // what to call it in
   PyObject* value;     // outputs, exception, or message of the cancellation
   PendingRequest pending;
+  Times times;
 };
 
 PyTypeObject* type = nullptr;
@@ -56,6 +68,7 @@ py::object take(PyObject*& member) {
 void end(LoopFuture* self, State state, py::object value) {
   self->state = state;
   self->value = value.release().ptr();
+  if (self->pending.request) self->times = Times(*self->pending.request);
   self->pending = {};
 }
 
@@ -195,6 +208,11 @@ PyObject* done(PyObject* object, PyObject* /*unused*/) {
   return PyBool_FromLong(cast(object)->state != State::kPending);
 }
 
+PyObject* times(PyObject* object, PyObject* /*unused*/) {
+  const Times& times = cast(object)->times;
+  return Py_BuildValue("LLL", times.arrival, times.launched, times.finished);
+}
+
 PyObject* get_loop(PyObject* object, PyObject* /*unused*/) { return Py_NewRef(cast(object)->loop); }
 
 PyObject* get_blocking(PyObject* object, void* /*unused*/) {
@@ -259,6 +277,7 @@ PyTypeObject* make_type() {
       {"done", &done, METH_NOARGS, nullptr},
       {"get_loop", &get_loop, METH_NOARGS, nullptr},
       {"result", &result, METH_NOARGS, nullptr},
+      {"times", &times, METH_NOARGS, nullptr},
       {}};
   static PyGetSetDef properties[] = {
       {"_asyncio_future_blocking", &get_blocking, &set_blocking, nullptr, nullptr}, {}};
@@ -295,6 +314,7 @@ py::object make(py::handle loop) {
   self->loop = loop.inc_ref().ptr();
   self->callback = self->context = self->value = nullptr;
   new (&self->pending) PendingRequest();
+  self->times = {};
   PyObject_GC_Track(cast(self));
   return py::reinterpret_steal<py::object>(cast(self));
 }
@@ -305,6 +325,8 @@ void attach(py::handle future, PendingRequest pending) {
     pending.cancel();
   } else if (self->state == State::kPending) {
     self->pending = std::move(pending);
+  } else {
+    self->times = Times(*pending.request);
   }
 }
 

@@ -12,6 +12,7 @@ PYBIND11_MODULE(_core, m) {
   trtinfer::bindings::register_loop_future(m);
   trtinfer::bindings::register_stream(m);
   trtinfer::bindings::register_device_tensor(m);
+  trtinfer::bindings::register_ipc_memory(m);
   trtinfer::bindings::register_notifier(m);
   trtinfer::bindings::register_executors(m);
   trtinfer::bindings::register_engine_replay(m);

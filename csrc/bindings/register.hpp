@@ -13,6 +13,7 @@ void register_tensorrt(pybind11::module_& m);
 void register_loop_future(pybind11::module_& m);
 void register_stream(pybind11::module_& m);
 void register_device_tensor(pybind11::module_& m);
+void register_ipc_memory(pybind11::module_& m);
 void register_notifier(pybind11::module_& m);
 void register_executors(pybind11::module_& m);
 void register_engine_replay(pybind11::module_& m);

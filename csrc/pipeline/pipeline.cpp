@@ -351,6 +351,7 @@ void Pipeline::complete(Runner& runner, const std::vector<std::string>& errors,
     if (!request->finish_unit() && !failed) continue;
     const Outcome outcome = failed ? Outcome::kFailed : Outcome::kCompleted;
     const bool resolved = request->resolve(outcome, failed ? errors[i] : std::string(), [&] {
+      request->finished_at = finished;
       count(outcome);
       stats_.queue.record(request->launched_at.load(std::memory_order_relaxed) - request->arrival);
       stats_.compute.record(compute_ns);

@@ -85,6 +85,7 @@ class Request {
   std::vector<OutputTensor> outputs;
   ring::Nanoseconds arrival = 0, deadline = ring::kNever;
   std::atomic<ring::Nanoseconds> launched_at{0};
+  ring::Nanoseconds finished_at = 0;   ///< set before the end; 0: it was not completed
   ring::Nanoseconds predicted = 0;     ///< latency, when it was published; 0: not said
   std::uint32_t wait_word = 0;         ///< which of the pipeline's words its caller sleeps on
   std::shared_ptr<Notifier> notifier;  ///< null: a caller waits for it in a call; given up at

@@ -19,7 +19,7 @@ from trtinfer.preprocess import Recipe
 from trtinfer.ring import Slot
 from trtinfer.session import Session
 from trtinfer.tensorrt_options import TensorRtOptions
-from trtinfer.types import TensorInfo
+from trtinfer.types import TensorInfo, Timeline
 
 __all__ = [
     "BackendError",
@@ -36,6 +36,7 @@ __all__ = [
     "Slot",
     "TensorInfo",
     "TensorRtOptions",
+    "Timeline",
     "TrtInferError",
     "__version__",
 ]

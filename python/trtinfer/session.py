@@ -34,7 +34,7 @@ from trtinfer.model_source import ModelSource
 from trtinfer.preprocess import Recipe
 from trtinfer.ring import Slot
 from trtinfer.tensorrt_options import TensorRtOptions
-from trtinfer.types import Outputs, TensorInfo
+from trtinfer.types import Outputs, TensorInfo, Timeline
 
 Result = TypeVar("Result")
 
@@ -197,11 +197,18 @@ class Session:
                 pass  # the slower path counts it
         return future.attach(self._submit_slowly(x, notifier, future, timeout, priority))
 
-    async def ainfer(self, x: object, timeout: float | None = None, priority: int = 0) -> Outputs:
+    async def ainfer(
+        self,
+        x: object,
+        timeout: float | None = None,
+        priority: int = 0,
+        *,
+        timeline: Timeline | None = None,
+    ) -> Outputs:
         """Answer one request without blocking the event loop; arguments and errors as `infer`.
 
         The loop is woken once per batch. Cancelling the awaiting task takes the request back if its
-        batch has not been launched.
+        batch has not been launched. ``timeline`` is filled in before this returns outputs.
         """
         loop = get_running_loop()
         last_loop, completer = self._last_loop
@@ -222,7 +229,10 @@ class Session:
                 completer.schedule_wake()
         if future is None:
             future = await self._submit_off_loop(loop, x, timeout, priority)
-        return cast(Outputs, await future)
+        outputs: Outputs = await future
+        if timeline is not None:
+            timeline.arrival, timeline.launch, timeline.completion = future.times()
+        return outputs
 
     def infer_many(
         self,

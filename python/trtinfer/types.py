@@ -70,6 +70,21 @@ class SaysItsShape(Protocol):
         """-1 for what varies."""
 
 
+@dataclass(slots=True)
+class Timeline:
+    """When a request reached each stage: nanoseconds of the clock that `time.monotonic_ns` reads.
+
+    Attributes:
+        arrival: When it came to the ring.
+        launch: When its batch was launched, the last one of several.
+        completion: When its answer was there; 0 if none came.
+    """
+
+    arrival: int = 0
+    launch: int = 0
+    completion: int = 0
+
+
 @dataclass(frozen=True)
 class TensorInfo:
     """One input or output of a model.

@@ -35,3 +35,4 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     add("--key", metavar="FILE", help="PEM file of its key (default: in that of the certificate)")
     add("--allow-repository-control", action="store_true", help="let clients load and unload")
     add("--allow-shared-memory", action="store_true", help="let clients name memory here")
+    add("--trace-file", metavar="FILE", help="let clients have requests traced to this file")

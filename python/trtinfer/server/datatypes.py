@@ -32,6 +32,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "BF16": np.dtype(ml_dtypes.bfloat16),
     BYTES: np.dtype(object),
 }
+DATATYPES = tuple(_DTYPES)
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _LENGTH = struct.Struct("<I")
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trtinfer.errors import InputError
-from trtinfer.server.tensors import Tensor
+from trtinfer.server.tensors import DeviceTensor, Tensor
+from trtinfer.server.trace import Trace
 
 #: The session's priorities; the protocol counts from 1, the highest, and 0 is the model's default.
 _HIGHEST, _LOWEST = 7, -8
@@ -60,14 +61,16 @@ class InferenceRequest:
         binary_outputs: Whether outputs that are not listed are sent as binary data; HTTP only.
         timeout: Seconds; None: the server's own.
         priority: As a session takes it.
+        trace: Of this request, if it is traced.
     """
 
-    inputs: dict[str, Tensor]
+    inputs: dict[str, Tensor | DeviceTensor]
     id: str = ""
     outputs: list[OutputRequest] = field(default_factory=list)
     binary_outputs: bool = False
     timeout: float | None = None
     priority: int = 0
+    trace: Trace | None = None
 
     def read_parameters(self, parameters: Parameters) -> None:
         """Take over what the request's own parameters say of its schedule.

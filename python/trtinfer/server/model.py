@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,10 +21,12 @@ from trtinfer.server.inference import (
     OutputRequest,
     OutputTensor,
 )
-from trtinfer.server.tensors import Tensor
+from trtinfer.server.tensors import DeviceTensor, Tensor
+from trtinfer.server.trace import Trace
 from trtinfer.session import Session
 from trtinfer.types import Array, Outputs, TensorInfo, fits
 
+Input = Tensor | DeviceTensor
 Result = TypeVar("Result")
 
 _IDLE_CHECK = 0.01  # seconds
@@ -105,16 +107,17 @@ class Model:
         """
         return await self._counted(self._infer(request))
 
-    async def infer_raw(self, body: bytes | bytearray) -> Outputs:
+    async def infer_raw(self, body: bytes | bytearray, trace: Trace | None = None) -> Outputs:
         """Answer one sample of a model with one input of fixed size, given as its bare elements.
 
         Of a model with a recipe the body is an image file. Errors as `infer`.
         """
+        timeline = None if trace is None else trace.run()
         try:  # not through _counted and _run: each coroutine on the way costs half a microsecond
             sample = self._raw_sample(body)
             self._admit(1)
             try:
-                outputs = await self.session.ainfer(sample, self._timeout)
+                outputs = await self.session.ainfer(sample, self._timeout, timeline=timeline)
             finally:
                 self._leave(1)
         except BaseException as error:
@@ -155,15 +158,19 @@ class Model:
                     f"{output.name!r} was asked for"
                 )
 
-    def _arrays(self, tensors: dict[str, Tensor]) -> tuple[dict[str, Array], int]:
+    def _arrays(self, tensors: Mapping[str, Input]) -> tuple[dict[str, object], int]:
         """Return what the session takes, and how many samples these are."""
-        arrays, samples = {}, 1
+        arrays: dict[str, object] = {}
+        samples = 1
         for name, tensor in tensors.items():
             info = self._inputs[name]
             _check_tensor(tensor, info, self._batched)
-            arrays[name] = tensor.array if tensor.datatype != BYTES else _text(tensor)
+            if isinstance(tensor, Tensor) and tensor.datatype == BYTES:
+                arrays[name] = _text(tensor)
+            else:
+                arrays[name] = tensor.array
             if self._batched:
-                samples = tensor.array.shape[0]
+                samples = tensor.shape[0]
                 self._check_samples(samples)
         return arrays, samples
 
@@ -188,12 +195,12 @@ class Model:
 
     # --- Running --------------------------------------------------------------------------------
 
-    async def _run(self, x: object, samples: int, timeout: float | None, priority: int) -> Outputs:
+    async def _run(self, x: object, samples: int, request: InferenceRequest) -> Outputs:
+        timeout = self._timeout if request.timeout is None else request.timeout
+        timeline = None if request.trace is None else request.trace.run()
         self._admit(samples)
         try:
-            return await self.session.ainfer(
-                x, self._timeout if timeout is None else timeout, priority
-            )
+            return await self.session.ainfer(x, timeout, request.priority, timeline=timeline)
         finally:
             self._leave(samples)
 
@@ -203,7 +210,7 @@ class Model:
             images = _images(next(iter(request.inputs.values())))
             return self._answer(request, await self._infer_images(images, request))
         arrays, samples = self._arrays(request.inputs)
-        outputs = await self._run(arrays, samples, request.timeout, request.priority)
+        outputs = await self._run(arrays, samples, request)
         return self._answer(request, outputs)
 
     async def _classify(self, image: bytes | bytearray, top_k: int) -> Answer:
@@ -218,7 +225,7 @@ class Model:
     async def _infer_images(self, images: list[object], request: InferenceRequest) -> Outputs:
         """Answer each image as a request of its own; they meet again in a batch."""
         self._check_samples(len(images) if self._batched else 1)
-        runs = (self._run(image, 1, request.timeout, request.priority) for image in images)
+        runs = (self._run(image, 1, request) for image in images)
         answers = await _all(runs)
         if not self._batched:
             return answers[0]
@@ -286,7 +293,7 @@ async def _all(runs: Iterable[Coroutine[Any, Any, Outputs]]) -> list[Outputs]:
             task.cancel()
 
 
-def _check_tensor(tensor: Tensor, info: TensorInfo, batched: bool) -> None:
+def _check_tensor(tensor: Input, info: TensorInfo, batched: bool) -> None:
     datatype = datatype_of(info.dtype)
     if tensor.datatype != datatype:
         raise InputError(f"the input {info.name!r} is {datatype}, {tensor.datatype} was received")
@@ -309,15 +316,15 @@ def _text(tensor: Tensor) -> Array:
     return array.reshape(tensor.shape)
 
 
-def _images(tensor: Tensor) -> list[object]:
+def _images(tensor: Input) -> list[object]:
     """Image files, or the pixels of one image."""
-    if tensor.datatype == BYTES:
+    if isinstance(tensor, Tensor) and tensor.datatype == BYTES:
         return list(tensor.array.flat)
-    pixels = tensor.array[0] if tensor.array.ndim == 4 and len(tensor.array) == 1 else tensor.array
-    if tensor.datatype != "UINT8" or pixels.ndim != 3 or pixels.shape[2] != 3:
+    shape = tensor.shape[1:] if len(tensor.shape) == 4 and tensor.shape[0] == 1 else tensor.shape
+    if tensor.datatype != "UINT8" or len(shape) != 3 or shape[2] != 3:
         raise InputError(
             f"the input {tensor.name!r} takes image files as BYTES, or the pixels of one image as "
             f"UINT8 of shape [height, width, 3]: {tensor.datatype} {list(tensor.shape)} was "
             "received"
         )
-    return [pixels]
+    return [tensor.reshaped(shape)]

@@ -29,7 +29,8 @@ class ServerOptions:
         certificate: PEM file of the server's certificate chain: both protocols use TLS.
         key: PEM file of its private key; None: it is in the certificate's file.
         allow_repository_control: Let clients load and unload models.
-        allow_shared_memory: Let clients name memory of this machine.
+        allow_shared_memory: Let clients name memory of this machine and of its GPUs.
+        trace_file: Where requests are traced once a client turns traces on; None: clients may not.
     """
 
     host: str = "127.0.0.1"
@@ -51,6 +52,7 @@ class ServerOptions:
     key: str | None = None
     allow_repository_control: bool = False
     allow_shared_memory: bool = False
+    trace_file: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no server can be run with.

@@ -18,12 +18,15 @@ from trtinfer.server.http.connection import Connection, Connections
 from trtinfer.server.http.control import ControlCalls
 from trtinfer.server.http.inference import InferenceCalls
 from trtinfer.server.http.monitoring import MonitoringCall, ServerCounters
+from trtinfer.server.http.openapi import OpenApiCall
 from trtinfer.server.http.page import PageCall
 from trtinfer.server.http.routes import Routes
 from trtinfer.server.options import ServerOptions
 from trtinfer.server.repository import Repository, Source
+from trtinfer.server.settings import LogSettings
 from trtinfer.server.shared_memory import SharedMemory
 from trtinfer.server.state import ServerState
+from trtinfer.server.tracing import Tracer
 
 logger = logging.getLogger("trtinfer")
 
@@ -58,9 +61,11 @@ class Server:
         self._repository = Repository(sources, options.allow_repository_control, find)
         self._memory = SharedMemory(options.allow_shared_memory)
         self._state = ServerState(self._repository, options.max_requests)
+        self._log = LogSettings()
+        self._tracer = Tracer(options.trace_file)
         self._connections: Connections | None = None
         self._http: asyncio.Server | None = None
-        self._calls = Calls(options.token)
+        self._calls = Calls(options.token, self._log)
         self._grpc: Listener | None = None
 
     async def start(self) -> None:
@@ -110,15 +115,19 @@ class Server:
         if self._grpc is not None:
             await self._grpc.stop(_LAST_REQUESTS)
         await self._repository.close()
+        self._tracer.close()
+        self._log.close()
 
     async def _listen_http(self, port: int) -> None:
         routes = Routes()
-        InferenceCalls(self._repository, self._memory, self._state).add_to(routes)
-        ControlCalls(self._repository, self._memory).add_to(routes)
+        InferenceCalls(self._repository, self._memory, self._state, self._tracer).add_to(routes)
+        ControlCalls(self._repository, self._memory, self._log, self._tracer).add_to(routes)
         ClassifyCall(self._repository).add_to(routes)
         PageCall().add_to(routes)
-        application = Application(self._options, routes, self._state)
-        connections = Connections(self._options, application, application.refuse)
+        OpenApiCall().add_to(routes)
+        application = Application(self._options, routes, self._state, self._log)
+        refuse = application.refuse
+        connections = Connections(self._options, application, refuse, self._tracer)
         counters = ServerCounters(self._state, application, connections, self._calls)
         MonitoringCall(self._repository, counters).add_to(routes)
         self._connections = connections
@@ -132,8 +141,9 @@ class Server:
         self.http_port = self._http.sockets[0].getsockname()[1]
 
     async def _listen_grpc(self, port: int) -> None:
-        GrpcInferenceCalls(self._repository, self._memory, self._state).add_to(self._calls)
-        GrpcControlCalls(self._repository, self._memory).add_to(self._calls)
+        repository, memory = self._repository, self._memory
+        GrpcInferenceCalls(repository, memory, self._state, self._tracer).add_to(self._calls)
+        GrpcControlCalls(repository, memory, self._log, self._tracer).add_to(self._calls)
         self._grpc = Listener(self._options, self._calls)
         self.grpc_port = await self._grpc.start(port)
 

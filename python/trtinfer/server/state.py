@@ -17,6 +17,7 @@ class ServerState:
         ready: What the readiness check answers.
         refusing: Whether new requests are refused.
         under_way: Requests that have no answer yet.
+        owed: Requests of streams whose answer has not been written; a stream may be read slowly.
     """
 
     def __init__(self, repository: Repository, most: int) -> None:
@@ -26,6 +27,7 @@ class ServerState:
         self._retired = False
         self.refusing = False
         self.under_way = 0
+        self.owed = 0
 
     @property
     def ready(self) -> bool:
@@ -57,6 +59,6 @@ class ServerState:
         self.refusing = True
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
-        while self.under_way and loop.time() < until:
+        while (self.under_way or self.owed) and loop.time() < until:
             await asyncio.sleep(_CHECK)
-        return self.under_way
+        return max(self.under_way, self.owed)

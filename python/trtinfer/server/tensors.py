@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from trtinfer import _core
 from trtinfer.errors import InputError
 from trtinfer.server.datatypes import BYTES, datatype_of, dtype_of, pack_bytes, unpack_bytes
 from trtinfer.types import Array
@@ -48,14 +49,10 @@ class Tensor:
         Raises:
             InputError: The shape, the datatype and the number of bytes do not agree.
         """
-        dtype, count = dtype_of(datatype), _count(name, shape)
         if datatype == BYTES:
-            return cls(name, datatype, _objects(unpack_bytes(buffer, count), shape))
-        if len(buffer) != count * dtype.itemsize:
-            raise InputError(
-                f"the input {name!r} of shape {list(shape)} and datatype {datatype} takes "
-                f"{count * dtype.itemsize} bytes, {len(buffer)} were received"
-            )
+            elements = unpack_bytes(buffer, _count(name, shape))
+            return cls(name, datatype, _objects(elements, shape))
+        dtype = checked_size(name, datatype, shape, len(buffer))
         return cls(name, datatype, np.frombuffer(buffer, dtype).reshape(shape))
 
     @classmethod
@@ -90,6 +87,10 @@ class Tensor:
         """The number of elements along each axis."""
         return self.array.shape
 
+    def reshaped(self, shape: tuple[int, ...]) -> Array:
+        """Return what a session takes."""
+        return self.array.reshape(shape)
+
     def raw(self) -> bytes | memoryview:
         """Return the elements as the protocol lays them out; borrows the array where it can."""
         if self.datatype == BYTES:
@@ -112,6 +113,43 @@ class Tensor:
             ]
         except UnicodeDecodeError:
             raise InputError(f"{self.name!r} is no UTF-8 text: ask for binary data") from None
+
+
+@dataclass(slots=True)
+class DeviceTensor:
+    """A tensor of numbers that stays on a GPU; only an input is one.
+
+    Attributes:
+        name: Of the model's input.
+        datatype: As in the protocol.
+        shape: The number of elements along each axis.
+        reshaped: Returns what a session takes, of a shape with as many elements.
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    reshaped: Callable[[tuple[int, ...]], _core.DeviceTensor]
+
+    @property
+    def array(self) -> _core.DeviceTensor:
+        """What a session takes."""
+        return self.reshaped(self.shape)
+
+
+def checked_size(name: str, datatype: str, shape: Sequence[int], size: int) -> np.dtype[Any]:
+    """Return NumPy's type of a tensor of numbers that has so many bytes.
+
+    Raises:
+        InputError: The shape, the datatype and the number of bytes do not agree.
+    """
+    dtype, count = dtype_of(datatype), _count(name, shape)
+    if size != count * dtype.itemsize:
+        raise InputError(
+            f"the input {name!r} of shape {list(shape)} and datatype {datatype} takes "
+            f"{count * dtype.itemsize} bytes, {size} were received"
+        )
+    return dtype
 
 
 def raw_elements(array: Array) -> bytes | memoryview:

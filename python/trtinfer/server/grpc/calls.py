@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from trtinfer.errors import InputError
 from trtinfer.server.errors import status_of
 from trtinfer.server.grpc.messages import PACKAGE, SERVICE, description, message
+from trtinfer.server.settings import LogSettings
 
 logger = logging.getLogger("trtinfer")
 
@@ -31,13 +32,15 @@ class Calls:
         responses: How many calls ended, by the name of their status.
     """
 
-    def __init__(self, token: str | None) -> None:
+    def __init__(self, token: str | None, log: LogSettings) -> None:
         """Start without any.
 
         Args:
             token: What callers must send as the metadata "authorization: Bearer"; None: nothing.
+            log: Says whether every call is logged.
         """
         self.responses: Counter[str] = Counter()
+        self._log = log
         self._token = None if token is None else f"Bearer {token}".encode()
         (service,) = description().service
         self._types = {call.name: (call.input_type, call.output_type) for call in service.method}
@@ -52,11 +55,11 @@ class Calls:
                 self._check_token(name, context)
                 response = await handler(read(received))
             except Exception as error:
-                return await self._abort(context, error)
+                return await self._abort(name, context, error)
             except asyncio.CancelledError:
-                self.responses["CANCELLED"] += 1
+                self._count(name, "CANCELLED")
                 raise
-            self.responses["OK"] += 1
+            self._count(name, "OK")
             return response
 
         self._handlers[name] = grpc.unary_unary_rpc_method_handler(answer, None, write)
@@ -71,8 +74,8 @@ class Calls:
                 async for response in handler(read(data) async for data in received):
                     yield response
             except Exception as error:
-                await self._abort(context, error)
-            self.responses["OK"] += 1
+                await self._abort(name, context, error)
+            self._count(name, "OK")
 
         self._handlers[name] = grpc.stream_stream_rpc_method_handler(answer, None, write)
 
@@ -101,15 +104,20 @@ class Calls:
         if not hmac.compare_digest(str(sent).encode(), self._token):
             raise _UnauthenticatedError("a bearer token is needed")
 
-    async def _abort(self, context: Any, error: Exception) -> None:
+    async def _abort(self, name: str, context: Any, error: Exception) -> None:
         if isinstance(error, grpc.aio.AbortError):
             raise error
         status = status_of(error)
-        name = "UNAUTHENTICATED" if isinstance(error, _UnauthenticatedError) else status.grpc
-        self.responses[name] += 1
-        if name == "INTERNAL":
+        code = "UNAUTHENTICATED" if isinstance(error, _UnauthenticatedError) else status.grpc
+        self._count(name, code)
+        if code == "INTERNAL":
             logger.error("a call failed", exc_info=error)
-        await context.abort(grpc.StatusCode[name], str(error))
+        await context.abort(grpc.StatusCode[code], str(error))
+
+    def _count(self, name: str, code: str) -> None:
+        self.responses[code] += 1
+        if self._log.verbose:
+            logger.debug("%s: %s", name, code)
 
 
 class _UnauthenticatedError(Exception):

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from trtinfer.server.errors import NotAllowedError
+from trtinfer.errors import InputError
+from trtinfer.server.cuda_memory import CudaRegion
 from trtinfer.server.grpc.calls import Calls
 from trtinfer.server.grpc.messages import message
 from trtinfer.server.repository import Repository
-from trtinfer.server.settings import LogSettings, TraceSettings
-from trtinfer.server.shared_memory import SharedMemory
+from trtinfer.server.settings import LogSettings
+from trtinfer.server.shared_memory import SharedMemory, SystemRegion
+from trtinfer.server.tracing import Tracer
 
 
 class ControlCalls:
     """Handlers that control a server; `add_to` says which."""
 
-    def __init__(self, repository: Repository, memory: SharedMemory) -> None:
-        """Control a repository, shared memory and the settings of the process."""
+    def __init__(
+        self, repository: Repository, memory: SharedMemory, log: LogSettings, tracer: Tracer
+    ) -> None:
+        """Control a repository, shared memory and what is written of requests."""
         self._repository = repository
         self._memory = memory
-        self._log = LogSettings()
-        self._trace = TraceSettings()
+        self._log = log
+        self._tracer = tracer
 
     def add_to(self, calls: Calls) -> None:
         """Add the calls to a table."""
@@ -49,29 +53,40 @@ class ControlCalls:
         return message("RepositoryModelUnloadResponse")()
 
     async def _memory_status(self, request: Any) -> Any:
-        regions = {region["name"]: region for region in self._memory.status(request.name)}
-        return message("SystemSharedMemoryStatusResponse")(regions=regions)
+        regions = self._memory.status(SystemRegion, request.name)
+        by_name = {region["name"]: region for region in regions}
+        return message("SystemSharedMemoryStatusResponse")(regions=by_name)
 
     async def _register_memory(self, request: Any) -> Any:
         self._memory.register(request.name, request.key, request.offset, request.byte_size)
         return message("SystemSharedMemoryRegisterResponse")()
 
     async def _unregister_memory(self, request: Any) -> Any:
-        self._memory.unregister(request.name)
+        self._memory.unregister(SystemRegion, request.name)
         return message("SystemSharedMemoryUnregisterResponse")()
 
     async def _cuda_status(self, request: Any) -> Any:
-        return message("CudaSharedMemoryStatusResponse")()
+        regions = self._memory.status(CudaRegion, request.name)
+        by_name = {region["name"]: region for region in regions}
+        return message("CudaSharedMemoryStatusResponse")(regions=by_name)
 
     async def _register_cuda(self, request: Any) -> Any:
-        raise NotAllowedError("this server reads no memory of a GPU: send the tensors")
+        if request.device_id < 0:
+            raise InputError(f"GPUs are numbered from 0: {request.device_id} was received")
+        self._memory.register_cuda(
+            request.name, request.raw_handle, request.device_id, request.byte_size
+        )
+        return message("CudaSharedMemoryRegisterResponse")()
 
     async def _unregister_cuda(self, request: Any) -> Any:
+        self._memory.unregister(CudaRegion, request.name)
         return message("CudaSharedMemoryUnregisterResponse")()
 
     async def _trace_setting(self, request: Any) -> Any:
+        if request.model_name:
+            self._repository.get(request.model_name)
         changes = {name: list(setting.value) for name, setting in request.settings.items()}
-        settings = self._trace.update(changes)
+        settings = self._tracer.update(changes, request.model_name)
         return message("TraceSettingResponse")(
             settings={name: {"value": values} for name, values in settings.items()}
         )

@@ -11,10 +11,13 @@ from trtinfer.server import metadata
 from trtinfer.server.grpc.calls import Calls
 from trtinfer.server.grpc.messages import message
 from trtinfer.server.grpc.tensors import read_request, write_answer
+from trtinfer.server.model import Model
 from trtinfer.server.repository import Repository
 from trtinfer.server.shared_memory import SharedMemory
 from trtinfer.server.state import ServerState
 from trtinfer.server.statistics import model_statistics
+from trtinfer.server.trace import Trace
+from trtinfer.server.tracing import Tracer
 
 _MOST_IN_STREAM = 64  # requests of a stream under way; more wait to be read
 
@@ -27,11 +30,14 @@ _Statistics = message("ModelStatisticsResponse")
 class InferenceCalls:
     """Handlers that ask models; `add_to` says which."""
 
-    def __init__(self, repository: Repository, memory: SharedMemory, state: ServerState) -> None:
+    def __init__(
+        self, repository: Repository, memory: SharedMemory, state: ServerState, tracer: Tracer
+    ) -> None:
         """Answer for the models of a repository."""
         self._repository = repository
         self._memory = memory
         self._state = state
+        self._tracer = tracer
 
     def add_to(self, calls: Calls) -> None:
         """Add the calls to a table."""
@@ -79,29 +85,57 @@ class InferenceCalls:
         self._state.begin()
         try:
             model = self._repository.get(request.model_name, request.model_version)
+            trace = self._tracer.sample(model.name, model.version) if self._tracer.active else None
+            if trace is not None:
+                return await self._infer_traced(request, model, trace)
             asked = read_request(request, self._memory)
             return write_answer(await model.infer(asked), self._memory)
         finally:
             self._state.end()
 
+    async def _infer_traced(self, request: Any, model: Model, trace: Trace) -> Any:
+        """Answer; grpc does not say when it reads and writes, so that both have no duration."""
+        trace.request_id = request.id
+        trace.note("GRPC_WAITREAD_START")
+        trace.note("GRPC_WAITREAD_END")
+        try:
+            asked = read_request(request, self._memory)
+            asked.trace = trace
+            trace.note("REQUEST_START")
+            written = write_answer(await model.infer(asked), self._memory)
+            trace.note("REQUEST_END")
+            trace.note("GRPC_SEND_START")
+            trace.note("GRPC_SEND_END")
+        finally:
+            trace.end()
+        return written
+
     async def _stream(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
         """Answer in the order of the requests; one that fails does not end the stream."""
         under_way: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue(_MOST_IN_STREAM)
+        owed: set[asyncio.Task[Any]] = set()  # not those refused, of which there may be no end
 
         async def read() -> None:
             async for request in requests:
-                await under_way.put(asyncio.create_task(self._infer_in_stream(request)))
+                task = asyncio.create_task(self._infer_in_stream(request))
+                if not self._state.refusing:
+                    owed.add(task)
+                    self._state.owed += 1
+                await under_way.put(task)
             await under_way.put(None)
 
         reading = asyncio.create_task(read())
         try:
             while (task := await under_way.get()) is not None:
                 yield await task
+                if task in owed:
+                    owed.remove(task)
+                    self._state.owed -= 1
         finally:
+            self._state.owed -= len(owed)
             reading.cancel()
-            while not under_way.empty():
-                if (task := under_way.get_nowait()) is not None:
-                    task.cancel()
+            for task in owed:
+                task.cancel()
 
     async def _infer_in_stream(self, request: Any) -> Any:
         try:

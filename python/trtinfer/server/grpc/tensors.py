@@ -15,7 +15,7 @@ from trtinfer.server.inference import (
     shared_memory_place,
 )
 from trtinfer.server.shared_memory import SharedMemory
-from trtinfer.server.tensors import Tensor
+from trtinfer.server.tensors import DeviceTensor, Tensor
 
 ModelInferResponse = message("ModelInferResponse")
 _OutputTensor = message("ModelInferResponse.InferOutputTensor")
@@ -80,11 +80,13 @@ def write_answer(answer: InferenceAnswer, memory: SharedMemory) -> Any:
     )
 
 
-def _read_input(entry: Any, raw: Iterator[bytes] | None, memory: SharedMemory) -> Tensor:
+def _read_input(
+    entry: Any, raw: Iterator[bytes] | None, memory: SharedMemory
+) -> Tensor | DeviceTensor:
     shape: Sequence[int] = list(entry.shape)
     place = shared_memory_place(_parameters(entry.parameters)) if entry.parameters else None
     if place is not None:
-        return Tensor.from_raw(entry.name, entry.datatype, shape, memory.read(*place))
+        return memory.read(entry.name, entry.datatype, shape, place)
     if raw is not None:
         data = next(raw, None)
         if data is None:

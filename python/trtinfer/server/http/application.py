@@ -16,6 +16,7 @@ from trtinfer.server.http.message import Request, Response
 from trtinfer.server.http.page import PATHS
 from trtinfer.server.http.routes import MethodError, Routes
 from trtinfer.server.options import ServerOptions
+from trtinfer.server.settings import LogSettings
 from trtinfer.server.state import ServerState
 
 logger = logging.getLogger("trtinfer")
@@ -34,12 +35,15 @@ class Application:
         responses: How many there were, by status code.
     """
 
-    def __init__(self, options: ServerOptions, routes: Routes, state: ServerState) -> None:
+    def __init__(
+        self, options: ServerOptions, routes: Routes, state: ServerState, log: LogSettings
+    ) -> None:
         """Answer from a table of routes."""
         self.responses: Counter[int] = Counter()
         self._options = options
         self._routes = routes
         self._state = state
+        self._log = log
         self._token = options.token.encode() if options.token is not None else None
 
     async def __call__(self, request: Request) -> Response:
@@ -63,6 +67,9 @@ class Application:
         except Exception as error:
             response = self._failure(error)
         self.responses[response.status] += 1
+        if self._log.verbose:
+            where = (request.method.decode(), request.path.decode("latin-1"))
+            logger.debug("%s %s: %d", *where, response.status)
         return response
 
     def refuse(self, status: int, reason: str) -> Response:
@@ -88,7 +95,7 @@ class Application:
 
     def _failure(self, error: Exception) -> Response:
         if isinstance(error, MethodError):
-            return failure(405, str(error))
+            return failure(405, str(error), (("Allow", error.allowed),))
         status = status_of(error).http
         if status == 500:
             logger.error("a request failed", exc_info=error)
@@ -111,7 +118,7 @@ async def _compressed(response: Response, accepted: bytes) -> Response:
         return response
     body = await _maybe_off_loop(size, lambda: compression.compress(response.body, encoding))
     headers = (*response.headers, ("Content-Encoding", encoding.decode()))
-    return Response(response.status, (body,), response.content_type, headers)
+    return Response(response.status, (body,), response.content_type, headers, response.trace)
 
 
 async def _maybe_off_loop(size: int, work: Callable[[], bytes]) -> bytes:

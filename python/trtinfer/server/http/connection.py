@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import cast
@@ -13,6 +14,7 @@ import httptools
 
 from trtinfer.server.http.message import Request, Response
 from trtinfer.server.options import ServerOptions
+from trtinfer.server.tracing import Tracer
 
 logger = logging.getLogger("trtinfer")
 
@@ -51,6 +53,7 @@ class Connection(asyncio.Protocol):
         self._target = b""
         self._headers: dict[bytes, bytes] = {}
         self._body: bytes | bytearray = b""
+        self._began = 0
         self._received = 0  # bytes since the last message ended
         self._header_bytes = 0
         self._in_headers = True
@@ -128,6 +131,7 @@ class Connection(asyncio.Protocol):
         self._headers = {}
         self._header_bytes = 0
         self._body = b""
+        self._began = time.monotonic_ns() if self._connections.tracer.active else 0
         if self._task is None:
             self.deadline = self._loop.time() + self._options.header_timeout
 
@@ -182,7 +186,7 @@ class Connection(asyncio.Protocol):
         path, _, query = self._target.partition(b"?")
         keep_alive = self._parser.should_keep_alive()
         method = self._parser.get_method()
-        request = Request(method, path, query, self._headers, self._body, keep_alive)
+        request = Request(method, path, query, self._headers, self._body, keep_alive, self._began)
         self._body = b""
         if self._task is not None:
             self._requests.append(request)
@@ -205,6 +209,9 @@ class Connection(asyncio.Protocol):
             self._write(response.encode(keep_alive, request.method != b"HEAD"))
             if self._drained is not None:
                 await self._drained
+            if response.trace is not None:
+                response.trace.note("HTTP_SEND_END")
+                response.trace.end()
             if not keep_alive:
                 self._task = None
                 self._stop_reading()
@@ -292,16 +299,20 @@ class Connections:
         loop: The running loop.
         application: What answers requests; raises nothing but cancellation.
         refuse: Makes a response of a status code and a reason.
+        tracer: Says whether anything is traced.
         draining: Whether connections end after the answer to the request under way.
         held: Bytes of all bodies in memory.
     """
 
-    def __init__(self, options: ServerOptions, application: Application, refuse: Refuse) -> None:
+    def __init__(
+        self, options: ServerOptions, application: Application, refuse: Refuse, tracer: Tracer
+    ) -> None:
         """Start to look after deadlines, on the running loop."""
         self.options = options
         self.loop = asyncio.get_running_loop()
         self.application = application
         self.refuse = refuse
+        self.tracer = tracer
         self.draining = False
         self.held = 0
         self._open: set[Connection] = set()

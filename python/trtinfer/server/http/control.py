@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import base64
+
 from trtinfer.errors import InputError
-from trtinfer.server.errors import NotAllowedError
+from trtinfer.server.cuda_memory import CudaRegion
 from trtinfer.server.http.inference import as_json
 from trtinfer.server.http.message import Request, Response
 from trtinfer.server.http.routes import Routes
-from trtinfer.server.http.tensors import read_json
+from trtinfer.server.http.tensors import parameters_of, read_json
 from trtinfer.server.inference import integer
 from trtinfer.server.repository import Repository
-from trtinfer.server.settings import LogSettings, TraceSettings
-from trtinfer.server.shared_memory import SharedMemory
+from trtinfer.server.settings import LogSettings
+from trtinfer.server.shared_memory import SharedMemory, SystemRegion
+from trtinfer.server.tracing import Tracer
 
 
 class ControlCalls:
     """Handlers of /v2 that control a server; `add_to` says which."""
 
-    def __init__(self, repository: Repository, memory: SharedMemory) -> None:
-        """Control a repository, shared memory and the settings of the process."""
+    def __init__(
+        self, repository: Repository, memory: SharedMemory, log: LogSettings, tracer: Tracer
+    ) -> None:
+        """Control a repository, shared memory and what is written of requests."""
         self._repository = repository
         self._memory = memory
-        self._log = LogSettings()
-        self._trace = TraceSettings()
+        self._log = log
+        self._tracer = tracer
 
     def add_to(self, routes: Routes) -> None:
         """Add the calls to a table."""
@@ -45,21 +50,22 @@ class ControlCalls:
 
     async def _index(self, request: Request) -> Response:
         ready = read_json(request.body).get("ready", False)
-        return as_json(self._repository.index(bool(ready)))
+        if not isinstance(ready, bool):
+            raise InputError(f"'ready' is true or false, {ready!r} was received")
+        return as_json(self._repository.index(ready))
 
     async def _load(self, request: Request, name: str) -> Response:
-        parameters = read_json(request.body).get("parameters") or {}
-        if not isinstance(parameters, dict):
-            raise InputError("'parameters' is an object")
+        parameters = parameters_of(read_json(request.body))
         await self._repository.load_for_client(name, parameters)
         return Response()
 
     async def _unload(self, request: Request, name: str) -> Response:
+        parameters_of(read_json(request.body))  # "unload_dependents" is for ensembles
         await self._repository.unload_for_client(name)
         return Response()
 
     async def _memory_status(self, request: Request, name: str = "") -> Response:
-        return as_json(self._memory.status(name))
+        return as_json(self._memory.status(SystemRegion, name))
 
     async def _register_memory(self, request: Request, name: str) -> Response:
         document = read_json(request.body)
@@ -71,25 +77,38 @@ class ControlCalls:
         return Response()
 
     async def _unregister_memory(self, request: Request, name: str = "") -> Response:
-        self._memory.unregister(name)
+        self._memory.unregister(SystemRegion, name)
         return Response()
 
     async def _cuda_status(self, request: Request, name: str = "") -> Response:
-        return as_json([])
+        return as_json(self._memory.status(CudaRegion, name))
 
     async def _register_cuda(self, request: Request, name: str) -> Response:
-        raise NotAllowedError("this server reads no memory of a GPU: send the tensors")
+        document = read_json(request.body)
+        handle = _base64(document.get("raw_handle"))
+        device, size = integer(document, "device_id", 0), integer(document, "byte_size", 0)
+        self._memory.register_cuda(name, handle, device, size)
+        return Response()
 
     async def _unregister_cuda(self, request: Request, name: str = "") -> Response:
+        self._memory.unregister(CudaRegion, name)
         return Response()
 
     async def _trace_settings(self, request: Request, name: str = "") -> Response:
         if name:
             self._repository.get(name)
-        settings = self._trace.update(read_json(request.body))
+        settings = self._tracer.update(read_json(request.body), name)
         return as_json(
             {key: values if key == "trace_level" else values[0] for key, values in settings.items()}
         )
 
     async def _log_settings(self, request: Request) -> Response:
         return as_json(self._log.update(read_json(request.body)))
+
+
+def _base64(handle: object) -> bytes:
+    text = handle.get("b64") if isinstance(handle, dict) else None
+    try:
+        return base64.b64decode(text, validate=True)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise InputError("'raw_handle' is an object with base64 text at \"b64\"") from None

@@ -24,17 +24,22 @@ from trtinfer.server.shared_memory import SharedMemory
 from trtinfer.server.state import ServerState
 from trtinfer.server.statistics import model_statistics
 from trtinfer.server.tensors import Tensor, raw_elements
+from trtinfer.server.trace import Trace
+from trtinfer.server.tracing import Tracer
 from trtinfer.types import Outputs
 
 
 class InferenceCalls:
     """Handlers of /v2 that ask models; `add_to` says which."""
 
-    def __init__(self, repository: Repository, memory: SharedMemory, state: ServerState) -> None:
+    def __init__(
+        self, repository: Repository, memory: SharedMemory, state: ServerState, tracer: Tracer
+    ) -> None:
         """Answer for the models of a repository."""
         self._repository = repository
         self._memory = memory
         self._state = state
+        self._tracer = tracer
 
     def add_to(self, routes: Routes) -> None:
         """Add the calls to a table."""
@@ -51,20 +56,45 @@ class InferenceCalls:
 
     async def _infer(self, request: Request, name: str, version: str = "") -> Response:
         model = self._repository.get(name, version)
+        trace = self._tracer.sample(model.name, model.version) if self._tracer.active else None
+        if trace is not None:
+            return await self._infer_traced(request, model, trace)
         if is_raw(request.headers):
             return _raw_response(model, await model.infer_raw(request.body))
         asked = read_request(request.headers, request.body, self._memory)
         return write_answer(await model.infer(asked), self._memory)
 
+    async def _infer_traced(self, request: Request, model: Model, trace: Trace) -> Response:
+        trace.note("HTTP_RECV_START", request.began)
+        trace.note("HTTP_RECV_END")
+        try:
+            if is_raw(request.headers):
+                trace.note("REQUEST_START")
+                response = _raw_response(model, await model.infer_raw(request.body, trace))
+            else:
+                asked = read_request(request.headers, request.body, self._memory)
+                asked.trace, trace.request_id = trace, asked.id
+                trace.note("REQUEST_START")
+                response = write_answer(await model.infer(asked), self._memory)
+        except BaseException:
+            trace.end()
+            raise
+        trace.note("REQUEST_END")
+        trace.note("HTTP_SEND_START")
+        response.trace = trace
+        return response
+
     async def _live(self, request: Request) -> Response:
-        return Response()
+        return as_json({"live": True})
 
     async def _ready(self, request: Request) -> Response:
-        return Response() if self._state.ready else Response(503)
+        """Answer under both names: the protocol's text says "live" here, KServe "ready"."""
+        ready = self._state.ready
+        return as_json({"live": ready, "ready": ready}, 200 if ready else 503)
 
     async def _model_ready(self, request: Request, name: str, version: str = "") -> Response:
         self._repository.get(name, version)
-        return Response()
+        return as_json({"name": name, "ready": True})
 
     async def _describe_server(self, request: Request) -> Response:
         return as_json(metadata.server_metadata())
@@ -84,9 +114,9 @@ class InferenceCalls:
         return as_json({"model_stats": [model_statistics(model) for model in self._repository]})
 
 
-def as_json(document: Any) -> Response:
+def as_json(document: Any, status: int = 200) -> Response:
     """Return a document as the body of a response."""
-    return Response(200, (orjson.dumps(document),))
+    return Response(status, (orjson.dumps(document),))
 
 
 def _raw_response(model: Model, outputs: Outputs) -> Response:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from urllib.parse import parse_qsl
 
+from trtinfer.server.trace import Trace
+
 Buffer = bytes | memoryview
 
 JSON, BINARY = "application/json", "application/octet-stream"
@@ -27,6 +29,7 @@ class Request:
         headers: By lower-case name.
         body: All of it.
         keep_alive: Whether the client may send another request on the connection.
+        began: When its first byte came, as traces count time; 0 while nothing is traced.
     """
 
     method: bytes
@@ -35,6 +38,7 @@ class Request:
     headers: Mapping[bytes, bytes]
     body: bytes | bytearray
     keep_alive: bool = True
+    began: int = 0
 
     def parameters(self) -> dict[str, str]:
         """Return the query's parameters; of several of one name, the last."""
@@ -50,12 +54,14 @@ class Response:
         body: Its parts in order.
         content_type: Of the body.
         headers: Further ones.
+        trace: Of the request, if it is traced; ends when the response is sent.
     """
 
     status: int = 200
     body: tuple[Buffer, ...] = ()
     content_type: str = JSON
     headers: tuple[tuple[str, str], ...] = field(default=())
+    trace: Trace | None = None
 
     def encode(self, keep_alive: bool, with_body: bool = True) -> list[Buffer]:
         """Return what to write to the connection.

@@ -18,7 +18,16 @@ _MOST_REMEMBERED = 1024  # paths; a client can invent any number of them
 
 
 class MethodError(TrtInferError):
-    """The path exists, but not for this method."""
+    """The path exists, but not for this method.
+
+    Attributes:
+        allowed: The methods that it takes.
+    """
+
+    def __init__(self, path: str, allowed: str) -> None:
+        """Say which methods the path takes."""
+        super().__init__(f"{path} takes {allowed}")
+        self.allowed = allowed
 
 
 class Routes:
@@ -62,7 +71,7 @@ class Routes:
             methods.add(known.decode())
         shown = path[:200].decode("latin-1")
         if methods:
-            raise MethodError(f"{shown} takes {', '.join(sorted(methods))}")
+            raise MethodError(shown, ", ".join(sorted(methods)))
         raise NotFoundError(f"there is nothing at {shown}")
 
 

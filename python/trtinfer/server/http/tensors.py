@@ -17,7 +17,7 @@ from trtinfer.server.inference import (
     shared_memory_place,
 )
 from trtinfer.server.shared_memory import SharedMemory
-from trtinfer.server.tensors import Tensor
+from trtinfer.server.tensors import DeviceTensor, Tensor
 
 #: The header that says how long the JSON before the raw tensors is; 0: the body is one raw tensor.
 LENGTH_HEADER = "Inference-Header-Content-Length"
@@ -67,9 +67,9 @@ def read_request(
         inputs[tensor.name] = tensor
     raw.expect_end()
     request = InferenceRequest(inputs, _text(document, "id", ""))
-    request.read_parameters(_parameters(document))
+    request.read_parameters(parameters_of(document))
     request.outputs = [
-        OutputRequest.read(_text(entry, "name"), _parameters(entry), request.binary_outputs)
+        OutputRequest.read(_text(entry, "name"), parameters_of(entry), request.binary_outputs)
         for entry in _entries(document, "outputs")
     ]
     return request
@@ -128,20 +128,21 @@ def _json_length(headers: Mapping[bytes, bytes], size: int) -> int:
     return int(text)
 
 
-def _read_input(entry: dict[str, Any], raw: _RawTensors, memory: SharedMemory) -> Tensor:
+def _read_input(
+    entry: dict[str, Any], raw: _RawTensors, memory: SharedMemory
+) -> Tensor | DeviceTensor:
     name, datatype = _text(entry, "name"), _text(entry, "datatype")
-    shape, parameters = entry.get("shape"), _parameters(entry)
+    shape, parameters = entry.get("shape"), parameters_of(entry)
     if not isinstance(shape, list):
         raise InputError(f"the input {name!r} has the shape {shape!r}, a list is needed")
     if "binary_data_size" in parameters:
-        data: Buffer = raw.take(name, parameters["binary_data_size"])
-    elif (place := shared_memory_place(parameters)) is not None:
-        data = memory.read(*place)
-    elif isinstance(entry.get("data"), list):
+        data = raw.take(name, parameters["binary_data_size"])
+        return Tensor.from_raw(name, datatype, shape, data)
+    if (place := shared_memory_place(parameters)) is not None:
+        return memory.read(name, datatype, shape, place)
+    if isinstance(entry.get("data"), list):
         return Tensor.from_values(name, datatype, shape, entry["data"])
-    else:
-        raise InputError(f"the input {name!r} has neither data nor binary_data_size")
-    return Tensor.from_raw(name, datatype, shape, data)
+    raise InputError(f"the input {name!r} has neither data nor binary_data_size")
 
 
 def _write_output(output: OutputTensor, raw: list[Buffer], memory: SharedMemory) -> dict[str, Any]:
@@ -170,7 +171,12 @@ def _entries(document: dict[str, Any], name: str) -> list[dict[str, Any]]:
     return entries
 
 
-def _parameters(document: dict[str, Any]) -> dict[str, Any]:
+def parameters_of(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a request or of a part of it.
+
+    Raises:
+        InputError: They are no object.
+    """
     parameters = document.get("parameters", {})
     if not isinstance(parameters, dict):
         raise InputError(f"'parameters' is an object, {str(parameters)[:80]} was received")
