@@ -299,7 +299,8 @@ void register_pipeline(py::module_& m) {
           py::arg("xs"), py::arg("notifier"), py::arg("cookies"), py::arg("convert"),
           py::arg("timeout") = py::none(), py::arg("priority") = 0)
       .def("open_loop", &PipelineHandle::open_loop, py::arg("xs"), py::arg("convert"),
-           py::arg("arrivals"), py::arg("waits_for_room") = false)
+           py::arg("arrivals"), py::arg("waits_for_room") = false, py::arg("timeout") = py::none(),
+           py::arg("priorities") = std::vector<int>{0})
       .def("infer_object", &PipelineHandle::infer_object, py::arg("inputs"),
            py::arg("timeout") = py::none(), py::arg("priority") = 0)
       .def(

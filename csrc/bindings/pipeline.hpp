@@ -39,7 +39,8 @@ class PipelineHandle {
   /// A load of requests made of `xs`, converted likewise, at these times (ns from its start).
   OpenLoopHandle open_loop(const pybind11::list& xs, pybind11::handle convert,
                            const pybind11::array_t<ring::Nanoseconds>& arrivals,
-                           bool waits_for_room);
+                           bool waits_for_room, std::optional<double> timeout,
+                           std::vector<int> priorities);
 
   ClaimHandle claim(std::uint32_t rows, bool has_batch_axis,
                     const std::vector<pipeline::Shape>& shapes, std::optional<double> timeout);

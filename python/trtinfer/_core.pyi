@@ -483,6 +483,8 @@ class Pipeline:
         notifier: Notifier,
         cookie: object,
         timeout: float | None = None,
+        timeout: float | None = None,
+        priorities: Sequence[int] = ...,
         priority: int = 0,
     ) -> PendingRequest: ...
     def claim(
