@@ -34,6 +34,7 @@ MODULE_ORDER = [
     "preprocess",
     "ring",
     "completion",
+    "trace",
     "batching",
     "backend",
     "metrics",

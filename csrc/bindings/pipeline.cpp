@@ -9,6 +9,7 @@
 #include "bindings/notifier.hpp"
 #include "bindings/register.hpp"
 #include "bindings/tensors.hpp"
+#include "bindings/trace_log.hpp"
 #include "bindings/unlocked.hpp"
 #include "cuda/error.hpp"
 #include "pipeline/own_thread.hpp"
@@ -110,6 +111,7 @@ std::shared_ptr<Request> PipelineHandle::make_request(const ParsedInputs& parsed
                                                       std::optional<double> timeout) {
   const std::uint32_t max = pipeline_->max_batch_size();
   auto request = pipeline_->make_request(parsed.rows, parsed.has_batch_axis);
+  keep_context(*pipeline_, *request);
   request->deadline = deadline_from(request->arrival, timeout);
   request->units_left = (parsed.rows + max - 1) / max;
   request->units.reserve(request->units_left);
@@ -212,6 +214,7 @@ Claim PipelineHandle::claim_rows(std::uint32_t rows, const std::vector<Shape>& s
 std::shared_ptr<Request> PipelineHandle::publish_object(py::object inputs,
                                                         const Delivery& delivery) {
   auto request = pipeline_->make_request(1, false);
+  keep_context(*pipeline_, *request);
   request->deadline = deadline_from(request->arrival, delivery.timeout);
   request->payload = hold(std::move(inputs));
   request->notifier = delivery.notifier;
@@ -315,6 +318,7 @@ void register_pipeline(py::module_& m) {
       .def("claim", &PipelineHandle::claim, py::arg("rows"), py::arg("has_batch_axis"),
            py::arg("shapes"), py::arg("timeout") = py::none())
       .def("close", &PipelineHandle::close, py::arg("drain"))
+      .def("trace_into", &PipelineHandle::trace_into)
       .def("stats", &PipelineHandle::stats)
       .def_property_readonly("streams", &PipelineHandle::streams)
       .def_property_readonly("max_batch_size", &PipelineHandle::max_batch_size)

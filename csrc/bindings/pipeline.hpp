@@ -12,6 +12,7 @@
 #include "bindings/open_loop.hpp"
 #include "bindings/stats.hpp"
 #include "bindings/stream.hpp"
+#include "bindings/trace_log.hpp"
 #include "pipeline/pipeline.hpp"
 
 namespace trtinfer::bindings {
@@ -51,6 +52,7 @@ class PipelineHandle {
   PendingRequest submit_object(pybind11::object inputs, const Delivery& delivery);
 
   void close(bool drain);
+  void trace_into(const TraceLogHandle& log) { pipeline_->trace_into(log.get()); }
   double time_batch(std::uint32_t rows, const std::vector<pipeline::Shape>& shapes);
   std::uint32_t max_batch_size() const { return pipeline_->max_batch_size(); }
   bool closed() const { return pipeline_->closed(); }

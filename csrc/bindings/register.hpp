@@ -14,6 +14,7 @@ void register_loop_future(pybind11::module_& m);
 void register_stream(pybind11::module_& m);
 void register_device_tensor(pybind11::module_& m);
 void register_notifier(pybind11::module_& m);
+void register_trace_log(pybind11::module_& m);
 void register_executors(pybind11::module_& m);
 void register_engine_replay(pybind11::module_& m);
 void register_claim(pybind11::module_& m);
