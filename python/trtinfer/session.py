@@ -247,14 +247,14 @@ class Session:
             The outputs of each request, in order.
         """
         if self._has_tensors and self._recipe is None:
-            results = self._pipeline.infer_many(list(xs), self._read, timeout, priority)
+            results = self._pipeline.infer_many(list(xs), self._reader.read, timeout, priority)
+            errors = self._counted_errors(results)
         else:
             futures = self.submit_many(xs, timeout, priority)
             concurrent.futures.wait(futures)
             return [future.result() for future in futures]
-        for result in results:
-            if isinstance(result, Exception):
-                raise result
+        if errors:
+            raise errors[0]
         return cast(list[Outputs], results)
 
     def submit_many(
@@ -270,8 +270,9 @@ class Session:
         notifier = self._futures.notifier
         if self._has_tensors and self._recipe is None:
             submitted = self._pipeline.submit_many(
-                xs, notifier, futures, self._read, timeout, priority
+                xs, notifier, futures, self._reader.read, timeout, priority
             )
+            self._counted_errors(submitted)
             for future, pending in zip(futures, submitted, strict=True):
                 future.attach_or_fail(pending)
             return futures
@@ -472,6 +473,14 @@ class Session:
             with self._lock:
                 self._invalid += 1
             raise
+
+    def _counted_errors(self, results: Sequence[object]) -> list[Exception]:
+        """What became of many requests: the exceptions, and those that were refused counted."""
+        errors = [result for result in results if isinstance(result, Exception)]
+        if errors:
+            with self._lock:
+                self._invalid += sum(isinstance(error, InputError) for error in errors)
+        return errors
 
     def _completer_of(self, loop: asyncio.AbstractEventLoop) -> LoopCompleter:
         with self._lock:
