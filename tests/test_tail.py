@@ -20,8 +20,8 @@ from trtinfer.load_generator import Load, open_loop, poisson_arrivals
 #: of which one may run when a request arrives.
 POLICIES_COST, STORM_COST = 1.2, 3
 
-#: Pairs of measurements: at least, and at most.
-FEW, MANY = 5, 20
+#: Rounds of measurements: those that count, and all of them.
+FEW, MANY = 3, 20
 
 #: How long a batch runs, in seconds.
 RUN = 0.001
@@ -32,17 +32,26 @@ def quantile_of(load: Load, quantile: float) -> float:
     return float(np.quantile(load.latencies, quantile)) * 1e-9
 
 
-def median_ratio(measure: Callable[[int], tuple[float, float]], bound: float) -> float:
-    """How much the second of two figures is above the first, which are measured in turns.
+def median_ratio(
+    usual: Callable[[int], Load], other: Callable[[int], Load], quantile: float, bound: float
+) -> float:
+    """How far a quantile of the other load is above that of the usual one, measured in turns.
 
-    More pairs are measured while it is above the bound: what is due to the machine's other work
-    evens out, what is due to ours stays.
+    A round counts if the usual load, before and after the other, was sent in time: then the machine
+    had no work of others. More are measured while the ratio is above the bound.
     """
     ratios: list[float] = []
-    while len(ratios) < MANY and (len(ratios) < FEW or np.median(ratios) > bound):
-        first, second = measure(len(ratios))
-        ratios.append(second / first)
+    for seed in range(MANY):
+        before, between, after = usual(seed), other(seed), usual(seed)
+        if max(np.quantile(load.lateness, quantile) for load in (before, after)) > 2e9 * RUN:
+            continue
+        usually = (quantile_of(before, quantile) + quantile_of(after, quantile)) / 2
+        ratios.append(quantile_of(between, quantile) / usually)
+        if len(ratios) >= FEW and np.median(ratios) <= bound:
+            break
     print(f"ratios: {np.round(ratios, 2)}")
+    if len(ratios) < FEW:
+        pytest.skip("the machine is too busy with other work to tell")
     return float(np.median(ratios))
 
 
@@ -72,16 +81,16 @@ def test_all_policies_together_leave_the_tail_as_it_is_without():
     ):
         row = row_that_takes(off, RUN)
 
-        def measure(seed: int) -> tuple[float, float]:
+        def ask(session: trtinfer.Session, seed: int, **terms: object) -> Load:
             arrivals = poisson_arrivals(0.5 / RUN, 2, seed)
-            tails = {}
-            for session in (off, on) if seed % 2 else (on, off):
-                load = open_loop(session, [row], arrivals, **(asked if session is on else {}))
-                assert len(load.latencies) == len(arrivals)
-                tails[session] = quantile_of(load, 0.999)
-            return tails[off], tails[on]
+            load = open_loop(session, [row], arrivals, **terms)
+            assert len(load.latencies) == len(arrivals)
+            return load
 
-        assert median_ratio(measure, POLICIES_COST) <= POLICIES_COST
+        ratio = median_ratio(
+            lambda seed: ask(off, seed), lambda seed: ask(on, seed, **asked), 0.999, POLICIES_COST
+        )
+    assert ratio <= POLICIES_COST
 
 
 # --- Cancelled requests --------------------------------------------------------------------------
@@ -122,18 +131,20 @@ def test_a_storm_of_cancelled_requests_stalls_nobody_and_keeps_no_slot():
     with trtinfer.Session(models.slow_model(), max_batch_size=1, max_inflight=1) as session:
         row = row_that_takes(session, RUN)
 
-        def measure(seed: int) -> tuple[float, float]:
+        def calm(seed: int) -> Load:
+            return open_loop(session, [row], poisson_arrivals(0.1 / RUN, 2, seed))
+
+        def stormy(seed: int) -> Load:
             nonlocal cancelled
             arrivals = poisson_arrivals(0.1 / RUN, 2, seed)
-            calm = open_loop(session, [row], arrivals)
             with Storm(session, row) as storm:
-                stormy = open_loop(session, [row], arrivals, priorities=[7])
+                load = open_loop(session, [row], arrivals, priorities=[7])
             cancelled += storm.cancelled
-            rates.append(storm.cancelled / stormy.seconds)
-            assert len(stormy.latencies) == len(arrivals)
-            return quantile_of(calm, 0.99), quantile_of(stormy, 0.99)
+            rates.append(storm.cancelled / load.seconds)
+            assert len(load.latencies) == len(arrivals)
+            return load
 
-        ratio = median_ratio(measure, STORM_COST)
+        ratio = median_ratio(calm, stormy, 0.99, STORM_COST)
         wait_until(lambda: session.stats()["free_slots"] == session.sizes.capacity)
         wait_until(lambda: session.stats()["batches_in_flight"] == 0)
         stats = session.stats()
