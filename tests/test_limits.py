@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 import time
@@ -276,6 +277,53 @@ def test_part_of_a_split_request_cannot_be_cancelled_alone(session):
 
 
 # --- Counters ------------------------------------------------------------------------------------
+
+
+WAYS = ["infer", "submit", "ainfer", "infer_many", "submit_many"]
+
+
+def ask(session: trtinfer.Session, way: str, x: np.ndarray, timeout: float | None = None) -> None:
+    """Asks in one of the ways and raises what comes of it."""
+    if way == "infer":
+        session.infer(x, timeout)
+    elif way == "ainfer":
+        asyncio.run(session.ainfer(x, timeout))
+    elif way == "infer_many":
+        session.infer_many([x], timeout)
+    elif way == "submit_many":
+        session.submit_many([x], timeout)[0].result(PATIENCE)
+    else:
+        session.submit(x, timeout).result(PATIENCE)
+
+
+@pytest.mark.parametrize("timeout", [None, 0.01])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_refusal_for_lack_of_room_is_counted_once(way, timeout):
+    with trtinfer.Session(
+        models.slow_model(), max_batch_size=1, capacity=1, max_inflight=1
+    ) as session:
+        busy = keep_busy(session, models.VERY_BUSY)
+        with pytest.raises(trtinfer.QueueFullError):
+            ask(session, way, ONE, timeout)
+        assert not busy.done()
+        stats = session.stats()
+    assert (stats["rejected"], stats["invalid"], stats["accepted"]) == (1, 0, 1)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("bad", ["dtype", "shape", "arena"])
+def test_a_refusal_of_a_bad_request_is_counted_once(way, bad):
+    x = {
+        "dtype": np.ones(3, np.float64),
+        "shape": np.ones((1, 2, 3), np.float32),
+        "arena": np.ones(1 << 16, np.float32),
+    }[bad]
+    with trtinfer.Session(models.varying_model(), arena_bytes=1 << 16) as session:
+        for count in (1, 2):
+            with pytest.raises(trtinfer.InputError):
+                ask(session, way, x)
+            stats = session.stats()
+            assert (stats["invalid"], stats["rejected"], stats["accepted"]) == (count, 0, 0)
 
 
 def test_every_ending_is_counted_under_its_own_name():

@@ -7,6 +7,7 @@
 #include "bindings/errors.hpp"
 #include "bindings/notifier.hpp"
 #include "bindings/register.hpp"
+#include "bindings/trace_log.hpp"
 #include "bindings/unlocked.hpp"
 
 namespace py = pybind11;
@@ -84,6 +85,7 @@ void ClaimHandle::check_held() const {
 std::shared_ptr<Request> ClaimHandle::publish(const Delivery& delivery, bool wake) {
   check_held();
   auto request = pipeline_->make_request(claim_.rows(), has_batch_axis_);
+  keep_context(*pipeline_, *request);
   request->deadline = deadline_from(request->arrival, delivery.timeout);
   request->notifier = delivery.notifier;
   if (delivery.notifier) {

@@ -14,6 +14,7 @@ PYBIND11_MODULE(_core, m) {
   trtinfer::bindings::register_device_tensor(m);
   trtinfer::bindings::register_ipc_memory(m);
   trtinfer::bindings::register_notifier(m);
+  trtinfer::bindings::register_trace_log(m);
   trtinfer::bindings::register_executors(m);
   trtinfer::bindings::register_engine_replay(m);
   trtinfer::bindings::register_claim(m);

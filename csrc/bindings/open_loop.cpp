@@ -29,7 +29,9 @@ Times array_of(const std::vector<Nanoseconds>& values) {
 }  // namespace
 
 OpenLoopHandle PipelineHandle::open_loop(const py::list& xs, py::handle convert,
-                                         const Times& arrivals, bool waits_for_room) {
+                                         const Times& arrivals, bool waits_for_room,
+                                         std::optional<double> timeout,
+                                         std::vector<int> priorities) {
   py::list arrays;
   std::vector<Sample> samples;
   for (const py::handle x : xs) {
@@ -50,8 +52,9 @@ OpenLoopHandle PipelineHandle::open_loop(const py::list& xs, py::handle convert,
     samples.push_back(std::move(sample));
   }
   std::vector<Nanoseconds> times(arrivals.data(), arrivals.data() + arrivals.size());
+  pipeline::Terms terms{waits_for_room, deadline_from(0, timeout), std::move(priorities)};
   auto loop =
-      std::make_shared<OpenLoop>(pipeline_, std::move(samples), std::move(times), waits_for_room);
+      std::make_shared<OpenLoop>(pipeline_, std::move(samples), std::move(times), std::move(terms));
   return {std::move(loop), std::move(arrays)};
 }
 

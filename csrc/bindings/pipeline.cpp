@@ -9,6 +9,7 @@
 #include "bindings/notifier.hpp"
 #include "bindings/register.hpp"
 #include "bindings/tensors.hpp"
+#include "bindings/trace_log.hpp"
 #include "bindings/unlocked.hpp"
 #include "cuda/error.hpp"
 #include "pipeline/own_thread.hpp"
@@ -116,6 +117,7 @@ std::shared_ptr<Request> PipelineHandle::make_request(const ParsedInputs& parsed
                                   "at a time, or raise max_batch_size=");
   }
   auto request = pipeline_->make_request(parsed.rows, parsed.has_batch_axis);
+  keep_context(*pipeline_, *request);
   request->deadline = deadline_from(request->arrival, timeout);
   request->units_left = (parsed.rows + max - 1) / max;
   request->units.reserve(request->units_left);
@@ -218,6 +220,7 @@ Claim PipelineHandle::claim_rows(std::uint32_t rows, const std::vector<Shape>& s
 std::shared_ptr<Request> PipelineHandle::publish_object(py::object inputs,
                                                         const Delivery& delivery) {
   auto request = pipeline_->make_request(1, false);
+  keep_context(*pipeline_, *request);
   request->deadline = deadline_from(request->arrival, delivery.timeout);
   request->payload = hold(std::move(inputs));
   request->notifier = delivery.notifier;
@@ -305,7 +308,8 @@ void register_pipeline(py::module_& m) {
           py::arg("xs"), py::arg("notifier"), py::arg("cookies"), py::arg("convert"),
           py::arg("timeout") = py::none(), py::arg("priority") = 0)
       .def("open_loop", &PipelineHandle::open_loop, py::arg("xs"), py::arg("convert"),
-           py::arg("arrivals"), py::arg("waits_for_room") = false)
+           py::arg("arrivals"), py::arg("waits_for_room") = false, py::arg("timeout") = py::none(),
+           py::arg("priorities") = std::vector<int>{0})
       .def("infer_object", &PipelineHandle::infer_object, py::arg("inputs"),
            py::arg("timeout") = py::none(), py::arg("priority") = 0)
       .def(
@@ -320,6 +324,7 @@ void register_pipeline(py::module_& m) {
       .def("claim", &PipelineHandle::claim, py::arg("rows"), py::arg("has_batch_axis"),
            py::arg("shapes"), py::arg("timeout") = py::none())
       .def("close", &PipelineHandle::close, py::arg("drain"))
+      .def("trace_into", &PipelineHandle::trace_into)
       .def("stats", &PipelineHandle::stats)
       .def_property_readonly("streams", &PipelineHandle::streams)
       .def_property_readonly("max_batch_size", &PipelineHandle::max_batch_size)

@@ -12,6 +12,7 @@
 #include "bindings/open_loop.hpp"
 #include "bindings/stats.hpp"
 #include "bindings/stream.hpp"
+#include "bindings/trace_log.hpp"
 #include "pipeline/pipeline.hpp"
 
 namespace trtinfer::bindings {
@@ -39,7 +40,8 @@ class PipelineHandle {
   /// A load of requests made of `xs`, converted likewise, at these times (ns from its start).
   OpenLoopHandle open_loop(const pybind11::list& xs, pybind11::handle convert,
                            const pybind11::array_t<ring::Nanoseconds>& arrivals,
-                           bool waits_for_room);
+                           bool waits_for_room, std::optional<double> timeout,
+                           std::vector<int> priorities);
 
   ClaimHandle claim(std::uint32_t rows, bool has_batch_axis,
                     const std::vector<pipeline::Shape>& shapes, std::optional<double> timeout);
@@ -50,6 +52,7 @@ class PipelineHandle {
   PendingRequest submit_object(pybind11::object inputs, const Delivery& delivery);
 
   void close(bool drain);
+  void trace_into(const TraceLogHandle& log) { pipeline_->trace_into(log.get()); }
   double time_batch(std::uint32_t rows, const std::vector<pipeline::Shape>& shapes);
   std::uint32_t max_batch_size() const { return pipeline_->max_batch_size(); }
   bool closed() const { return pipeline_->closed(); }

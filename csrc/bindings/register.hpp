@@ -15,6 +15,7 @@ void register_stream(pybind11::module_& m);
 void register_device_tensor(pybind11::module_& m);
 void register_ipc_memory(pybind11::module_& m);
 void register_notifier(pybind11::module_& m);
+void register_trace_log(pybind11::module_& m);
 void register_executors(pybind11::module_& m);
 void register_engine_replay(pybind11::module_& m);
 void register_claim(pybind11::module_& m);

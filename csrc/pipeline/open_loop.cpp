@@ -30,15 +30,17 @@ void sleep_until(Nanoseconds time) {
 }  // namespace
 
 OpenLoop::OpenLoop(std::shared_ptr<Pipeline> pipeline, std::vector<Sample> samples,
-                   std::vector<Nanoseconds> arrivals, bool waits_for_room)
+                   std::vector<Nanoseconds> arrivals, Terms terms)
     : pipeline_(std::move(pipeline)),
       samples_(std::move(samples)),
       arrivals_(std::move(arrivals)),
-      room_until_(waits_for_room ? ring::kNever : 0),
+      terms_(std::move(terms)),
       notifier_(std::make_shared<Notifier>()),
       latencies_(arrivals_.size(), kUnsent),
       lateness_(arrivals_.size(), 0) {
-  if (samples_.empty()) throw std::invalid_argument("an open loop needs a sample to send");
+  if (samples_.empty() || terms_.priorities.empty()) {
+    throw std::invalid_argument("an open loop needs a sample to send, and a priority");
+  }
   if (!std::is_sorted(arrivals_.begin(), arrivals_.end())) {
     throw std::invalid_argument("arrivals must ascend");
   }
@@ -79,17 +81,23 @@ void OpenLoop::publish_all() {
 
 void OpenLoop::publish(std::size_t index, Nanoseconds arrival) {
   const Sample& sample = samples_[index % samples_.size()];
+  const bool expires = terms_.timeout != ring::kNever;
+  const Nanoseconds deadline = expires ? arrival + terms_.timeout : ring::kNever;
   try {
-    Claim claim = pipeline_->claim(sample.rows, sample.shapes, room_until_);
+    Claim claim =
+        pipeline_->claim(sample.rows, sample.shapes, terms_.waits_for_room ? deadline : 0);
     for (std::size_t i = 0; i < sample.inputs.size(); ++i) {
       std::memcpy(claim.inputs()[i], sample.inputs[i], sample.bytes[i]);
     }
     const auto request = pipeline_->make_request(sample.rows, sample.has_batch_axis);
     request->arrival = arrival;
+    request->deadline = deadline;
     request->notifier = notifier_;
     request->cookie = {std::shared_ptr<void>(), &latencies_[index]};
-    pipeline_->publish(std::move(claim), request, 0, 0, true);
+    const int priority = terms_.priorities[index % terms_.priorities.size()];
+    pipeline_->publish(std::move(claim), request, 0, priority, true);
     ++accepted_;
+    if (expires) pipeline_->watch_deadline(request);
   } catch (const FullError&) {
     latencies_[index] = kRefused;
   }

@@ -19,6 +19,13 @@ struct Sample {
   std::vector<Shape> shapes;             ///< where shapes vary, as `Pipeline::claim` wants them
 };
 
+/// What the requests of a load ask for beside their inputs.
+struct Terms {
+  bool waits_for_room = false;  ///< in a full ring: it and those after it are published late
+  ring::Nanoseconds timeout = ring::kNever;  ///< from each arrival
+  std::vector<int> priorities{0};            ///< they take turns
+};
+
 /// Load that waits for nobody: request i is published at `arrivals[i]`, whatever became of those
 /// before it, and its latency counts from then, however late it was published. Native, so that
 /// the pace is not that of an interpreter, and what is measured not the wait for its lock.
@@ -28,11 +35,9 @@ class OpenLoop {
   static constexpr ring::Nanoseconds kFailed = -2;   ///< accepted, but not answered
   static constexpr ring::Nanoseconds kUnsent = -3;   ///< stopped before
 
-  /// Arrivals are in nanoseconds from the start of `run`, ascending; samples take turns. Where
-  /// there is no room a request is refused, or waits: then it and those after it are published
-  /// late.
+  /// Arrivals are in nanoseconds from the start of `run`, ascending; samples take turns.
   OpenLoop(std::shared_ptr<Pipeline> pipeline, std::vector<Sample> samples,
-           std::vector<ring::Nanoseconds> arrivals, bool waits_for_room = false);
+           std::vector<ring::Nanoseconds> arrivals, Terms terms = {});
 
   /// Publishes all requests and returns when all have ended. Call it once. Throws ClosedError.
   void run();
@@ -61,7 +66,7 @@ class OpenLoop {
   const std::shared_ptr<Pipeline> pipeline_;
   const std::vector<Sample> samples_;
   const std::vector<ring::Nanoseconds> arrivals_;
-  const ring::Nanoseconds room_until_;
+  const Terms terms_;
   const std::shared_ptr<Notifier> notifier_;
   std::vector<ring::Nanoseconds> latencies_, lateness_;
   ring::Nanoseconds start_ = 0, elapsed_ = 0;

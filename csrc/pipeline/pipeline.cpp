@@ -274,6 +274,7 @@ void Pipeline::prepare(Runner& runner) {
   for (const ring::Unit& unit : runner.taken.units) {
     UnitRecord& record = records_[unit.slot];
     record.request->launched_at.store(launched_at, std::memory_order_relaxed);
+    record.request->batch_rows.store(runner.batch.rows, std::memory_order_relaxed);
     record.request->launched.store(true, std::memory_order_relaxed);
     runner.units.push_back({record.request.get(), unit.count, record.first_row, &record.inputs,
                             &record.shapes, &record.device_inputs});
@@ -359,6 +360,7 @@ void Pipeline::complete(Runner& runner, const std::vector<std::string>& errors,
     });
     if (request->predicted > 0) policy_->answered(request->predicted, finished - request->arrival);
     if (!resolved) continue;
+    if (trace_log_ != nullptr) trace_log_->add(*request, finished);
     const std::shared_ptr<Notifier> notifier = std::move(request->notifier);
     if (notifier == nullptr) {
       words |= std::uint64_t{1} << request->wait_word;
@@ -379,6 +381,7 @@ void Pipeline::complete(Runner& runner, const std::vector<std::string>& errors,
 void Pipeline::end(const std::shared_ptr<Request>& request, Outcome outcome,
                    const std::string& error) {
   if (!request->resolve(outcome, error, [&] { count(outcome); })) return;
+  if (trace_log_ != nullptr) trace_log_->add(*request, ring::now());
   const std::shared_ptr<Notifier> notifier = std::move(request->notifier);
   if (notifier == nullptr) {
     wait_words_[request->wait_word].wake();

@@ -15,6 +15,7 @@
 #include "pipeline/request.hpp"
 #include "pipeline/slot_memory.hpp"
 #include "pipeline/stats.hpp"
+#include "pipeline/trace_log.hpp"
 #include "pipeline/turnstile.hpp"
 #include "ring/ring.hpp"
 
@@ -96,6 +97,10 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
 
   /// Takes a request back unless it has been launched; true when it will not run.
   bool cancel(const std::shared_ptr<Request>& request);
+
+  /// Notes every accepted request there as it ends. Before the first request only.
+  void trace_into(std::shared_ptr<TraceLog> log) { trace_log_ = std::move(log); }
+  bool traces() const { return trace_log_ != nullptr; }
 
   /// Refuses new requests; with `drain` all accepted ones are answered first, else those not yet
   /// launched end as closed. Ends the threads, so it must not be called on one of them. May be
@@ -187,6 +192,7 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
   Turnstile turnstile_;
   std::atomic<std::uint32_t> forming_{0};
   const std::shared_ptr<LatencyPolicy> policy_;  // may be null
+  std::shared_ptr<TraceLog> trace_log_;          // may be null
   // A lane thread looks again then, so nobody has to wake one for fewer samples than this.
   std::atomic<ring::Nanoseconds> held_until_{0};
   std::atomic<std::uint32_t> held_below_{0};

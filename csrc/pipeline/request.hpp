@@ -85,14 +85,16 @@ class Request {
   std::vector<OutputTensor> outputs;
   ring::Nanoseconds arrival = 0, deadline = ring::kNever;
   std::atomic<ring::Nanoseconds> launched_at{0};
-  ring::Nanoseconds finished_at = 0;   ///< set before the end; 0: it was not completed
-  ring::Nanoseconds predicted = 0;     ///< latency, when it was published; 0: not said
-  std::uint32_t wait_word = 0;         ///< which of the pipeline's words its caller sleeps on
-  std::shared_ptr<Notifier> notifier;  ///< null: a caller waits for it in a call; given up at
-                                       ///< the end, since the notifier then holds the request
-  std::shared_ptr<void> cookie;        ///< the notifier's reader's; the core never looks at it
-  std::shared_ptr<void> payload;       ///< inputs, then outputs, of an opaque request; of others
-                                       ///< what keeps device inputs alive; likewise
+  ring::Nanoseconds finished_at = 0;         ///< set before the end; 0: it was not completed
+  std::atomic<std::uint32_t> batch_rows{0};  ///< of the batch that it was launched in last
+  ring::Nanoseconds predicted = 0;           ///< latency, when it was published; 0: not said
+  std::uint32_t wait_word = 0;               ///< which of the pipeline's words its caller sleeps on
+  std::shared_ptr<Notifier> notifier;        ///< null: a caller waits for it in a call; given up at
+                                             ///< the end, since the notifier then holds the request
+  std::shared_ptr<void> cookie;   ///< the notifier's reader's; the core never looks at it
+  std::shared_ptr<void> payload;  ///< inputs, then outputs, of an opaque request; of others
+                                  ///< what keeps device inputs alive; likewise
+  std::shared_ptr<void> context;  ///< for the reader of traces; likewise
 
   /// Requests now alive in the process; a leak test looks at it.
   static std::int64_t alive() { return alive_.load(std::memory_order_relaxed); }

@@ -8,12 +8,12 @@ import functools
 import threading
 import weakref
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from trtinfer import _core
 from trtinfer.completion import FutureCompleter, LoopCompleter
-
-Loops = Mapping[asyncio.AbstractEventLoop, LoopCompleter]
+from trtinfer.trace import TraceDelivery
 
 
 class Closable(Protocol):
@@ -26,21 +26,30 @@ class Closable(Protocol):
 _open: weakref.WeakSet[Closable] = weakref.WeakSet()
 
 
-def watch(
-    session: Closable, pipeline: _core.Pipeline, futures: FutureCompleter, loops: Loops
-) -> None:
+@dataclass(frozen=True)
+class Held:
+    """What a session holds, and what must not hold the session."""
+
+    pipeline: _core.Pipeline
+    futures: FutureCompleter
+    loops: Mapping[asyncio.AbstractEventLoop, LoopCompleter]
+    traces: TraceDelivery | None
+
+    def close(self, drain: bool) -> None:
+        """End it; may be called again."""
+        self.pipeline.close(drain)
+        self.futures.stop()
+        for completer in list(self.loops.values()):
+            completer.stop()
+        if self.traces is not None:
+            self.traces.stop()
+
+
+def watch(session: Closable, held: Held) -> None:
     """Close what a session holds when it is dropped unclosed, or when the interpreter ends."""
     _open.add(session)
-    finalizer = weakref.finalize(session, _close_dropped, pipeline, futures, loops)
+    finalizer = weakref.finalize(session, _close_dropped, held)
     finalizer.atexit = False  # _close_open does it, before threads are gone
-
-
-def close(pipeline: _core.Pipeline, futures: FutureCompleter, loops: Loops, drain: bool) -> None:
-    """End what a session holds; may be called again."""
-    pipeline.close(drain)
-    futures.stop()
-    for completer in list(loops.values()):
-        completer.stop()
 
 
 def forget(session: Closable) -> None:
@@ -48,8 +57,8 @@ def forget(session: Closable) -> None:
     _open.discard(session)
 
 
-def _close_dropped(pipeline: _core.Pipeline, futures: FutureCompleter, loops: Loops) -> None:
-    end = functools.partial(close, pipeline, futures, loops, drain=False)
+def _close_dropped(held: Held) -> None:
+    end = functools.partial(held.close, drain=False)
     if _core.on_own_thread():
         # The garbage collector ran on a thread that the end of a session waits for.
         threading.Thread(target=end, name="trtinfer-close", daemon=True).start()

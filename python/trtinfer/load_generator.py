@@ -77,13 +77,15 @@ def poisson_arrivals(rate: float, seconds: float, seed: int = 0) -> Nanoseconds:
     return np.cumsum(pauses).astype(np.int64)
 
 
-def open_loop(
+def open_loop(  # noqa: PLR0913
     session: Session,
     inputs: Sequence[object],
     arrivals: Nanoseconds,
     progress: Progress = lambda fraction: None,
     *,
     waits_for_room: bool = False,
+    timeout: float | None = None,
+    priorities: Sequence[int] = (0,),
 ) -> Load:
     """Sends requests to a session at set times, by a native thread.
 
@@ -94,13 +96,17 @@ def open_loop(
         progress: Called now and then.
         waits_for_room: When the ring is full, requests wait (and are late) instead of being
             refused.
+        timeout: As for `Session.infer`, from each arrival.
+        priorities: Likewise; they take turns.
 
     Raises:
         InputError: An input does not fit.
         ClosedError: The session was closed meanwhile.
     """
     # Beneath the session's public methods on purpose: they would pace the load.
-    loop = session._pipeline.open_loop(list(inputs), session._read, arrivals, waits_for_room)
+    loop = session._pipeline.open_loop(
+        list(inputs), session._convert, arrivals, waits_for_room, timeout, priorities
+    )
     errors: list[BaseException] = []
     thread = threading.Thread(target=_keep_error, args=(loop.run, errors))
     thread.start()

@@ -41,9 +41,12 @@ class Stats(TypedDict):
     took a slot) requests were never accepted. ``queue`` is arrival to launch, ``compute`` the
     batch's run, ``total`` arrival to completion. ``batch_sizes`` counts batches by their number of
     samples; ``batch_compute`` gives the run times of batches up to each size (powers of two).
-    ``gpu_batches`` counts those that each GPU has answered. ``backend`` runs the batches now, and
-    ``fallback`` would if it failed; None: it has failed already, or nothing would. ``slo`` is None
-    without ``latency_slo``.
+    ``gpu_batches`` counts those that each GPU has answered. ``retried`` requests were run again,
+    alone, after their batch had failed; ``traces_dropped`` of those that ended were too many for
+    the ``trace`` hook. ``queue_length`` samples wait; those, the ones that run and those being
+    filled are not among the ``free_slots``. ``backend`` runs the batches now, and ``fallback``
+    would if it failed; None: it has failed already, or nothing would. ``slo`` is None without
+    ``latency_slo``.
     """
 
     backend: str
@@ -58,6 +61,7 @@ class Stats(TypedDict):
     rejected_by_slo: int
     invalid: int
     retried: int
+    traces_dropped: int
     batches: int
     samples: int
     batch_sizes: dict[int, int]

@@ -12,6 +12,7 @@ import time
 from asyncio import get_running_loop
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextvars import copy_context
 from copy import deepcopy
 from types import TracebackType
 from typing import TypeVar, cast
@@ -34,6 +35,7 @@ from trtinfer.model_source import ModelSource
 from trtinfer.preprocess import Recipe
 from trtinfer.ring import Slot
 from trtinfer.tensorrt_options import TensorRtOptions
+from trtinfer.trace import TraceDelivery, TraceHook
 from trtinfer.types import Outputs, TensorInfo, Timeline
 
 Result = TypeVar("Result")
@@ -73,6 +75,7 @@ class Session:
         batched: bool | None = None,
         intra_op_threads: int | None = None,
         tensorrt: TensorRtOptions | None = None,
+        trace: TraceHook | None = None,
     ) -> None:
         """Open a model; it is warm when this returns.
 
@@ -103,6 +106,9 @@ class Session:
                 large model and one for a small one.
             tensorrt: Precision, buckets, library and more of the TensorRT backend. The first
                 opening of a model builds plans, which are kept; `trtinfer build` does it before.
+            trace: Called on a thread of its own with what became of each accepted request, as a
+                list of `trtinfer.trace.RequestTrace`, at most a hundred times a second. For
+                OpenTelemetry: `trtinfer.opentelemetry.RequestSpans`.
 
         Raises:
             ModelError: The model cannot be read, or does not fit ``preprocess`` or ``batched``.
@@ -144,7 +150,9 @@ class Session:
         self._last_loop: tuple[asyncio.AbstractEventLoop | None, LoopCompleter | None] = None, None
         self._invalid = 0
         self._lock = threading.Lock()  # guards _loops and _invalid
-        closing.watch(self, self._pipeline, self._futures, self._loops)
+        self._traces = TraceDelivery(trace, self._pipeline) if trace is not None else None
+        self._held = closing.Held(self._pipeline, self._futures, self._loops, self._traces)
+        closing.watch(self, self._held)
 
     # --- Requests -----------------------------------------------------------------------------
 
@@ -252,10 +260,9 @@ class Session:
             futures = self.submit_many(xs, timeout, priority)
             concurrent.futures.wait(futures)
             return [future.result() for future in futures]
-        results = self._pipeline.infer_many(list(xs), self._read, timeout, priority)
-        for result in results:
-            if isinstance(result, Exception):
-                raise result
+        results = self._pipeline.infer_many(list(xs), self._convert, timeout, priority)
+        if errors := self._counted_errors(results):
+            raise errors[0]
         return cast(list[Outputs], results)
 
     def submit_many(
@@ -271,8 +278,9 @@ class Session:
         notifier = self._futures.notifier
         if self._has_tensors:
             submitted = self._pipeline.submit_many(
-                xs, notifier, futures, self._read, timeout, priority
+                xs, notifier, futures, self._convert, timeout, priority
             )
+            self._counted_errors(submitted)
             for future, pending in zip(futures, submitted, strict=True):
                 future.attach_or_fail(pending)
             return futures
@@ -324,6 +332,7 @@ class Session:
             "backend": backend,
             "fallback": fallback,
             "invalid": self._invalid,
+            "traces_dropped": self._traces.dropped if self._traces else 0,
             "gpu_batches": {
                 gpu: executor.batches - self._trial_batches[gpu]
                 for gpu, executor in self._opened.gpus.items()
@@ -366,7 +375,7 @@ class Session:
             drain: Answer all accepted requests first. False: requests that are not yet launched end
                 with ClosedError.
         """
-        closing.close(self._pipeline, self._futures, self._loops, drain=drain)
+        self._held.close(drain)
         closing.forget(self)
 
     def __enter__(self) -> Session:
@@ -448,7 +457,7 @@ class Session:
             future.attach(self._submit_slowly(x, notifier, future, left, priority))
 
         try:
-            await loop.run_in_executor(None, publish)
+            await loop.run_in_executor(None, copy_context().run, publish)
         except asyncio.CancelledError:
             future.cancel()
             raise
@@ -460,11 +469,10 @@ class Session:
         future = InferenceFuture()
         return future.attach(claim.submit(self._futures.notifier, future, timeout, priority))
 
-    def _read(self, x: object) -> dict[str, object]:
-        with self._counting_invalid():
-            if self._is_image(x):
-                return {self.inputs[0].name: images.load(x).decode()}
-            return self._reader.read(x)
+    def _convert(self, x: object) -> dict[str, object]:
+        if self._is_image(x):
+            return {self.inputs[0].name: images.load(x).decode()}
+        return self._reader.read(x)
 
     @contextlib.contextmanager
     def _counting_invalid(self) -> Iterator[None]:
@@ -474,6 +482,14 @@ class Session:
             with self._lock:
                 self._invalid += 1
             raise
+
+    def _counted_errors(self, results: Sequence[object]) -> list[Exception]:
+        """What became of many requests: the exceptions, and those that were refused counted."""
+        errors = [result for result in results if isinstance(result, Exception)]
+        if errors:
+            with self._lock:
+                self._invalid += sum(isinstance(error, InputError) for error in errors)
+        return errors
 
     def _completer_of(self, loop: asyncio.AbstractEventLoop) -> LoopCompleter:
         with self._lock:

@@ -66,6 +66,28 @@ void tells_refused_and_failed_requests_apart() {
   CHECK(p.pipeline->stats().rejected == 4);
 }
 
+void keeps_timeouts_and_priorities() {
+  const AddOnePipeline p({.capacity = 8, .max_batch_size = 1});
+  p.executor->close_gate();
+  OpenLoop loop(p.pipeline, {sample(kGood)}, every(0, 5),
+                {.timeout = 50 * kMillisecond, .priorities = {0, 1}});
+  std::thread runner([&] { loop.run(); });
+  while (p.pipeline->stats().expired != 5) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  p.executor->open_gate();
+  runner.join();
+  for (const Nanoseconds latency : loop.latencies()) CHECK(latency == OpenLoop::kFailed);
+
+  p.executor->close_gate();
+  OpenLoop ordered(p.pipeline, {sample(kGood)}, every(0, 5), {.priorities = {0, 1}});
+  std::thread again([&] { ordered.run(); });
+  while (ordered.sent() != 5) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  p.executor->open_gate();
+  again.join();
+  CHECK(ordered.latencies()[3] < ordered.latencies()[2]);
+}
+
 void stops_in_a_long_pause() {
   const AddOnePipeline p({.capacity = 8, .max_batch_size = 1});
   OpenLoop loop(p.pipeline, {sample(kGood)}, {0, 3'600'000 * kMillisecond});
@@ -104,6 +126,7 @@ int main() {
   answers_every_request_and_sends_none_early();
   counts_latency_from_the_arrival_while_the_server_stalls();
   tells_refused_and_failed_requests_apart();
+  keeps_timeouts_and_priorities();
   stops_in_a_long_pause();
   ends_when_the_pipeline_is_closed();
   wants_arrivals_in_order();
