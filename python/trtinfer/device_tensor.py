@@ -11,7 +11,6 @@ import numpy as np
 from trtinfer import _core
 from trtinfer.types import DTYPES, Array
 
-
 DeviceTensor = _core.DeviceTensor
 
 
