@@ -23,14 +23,15 @@ class Closable(Protocol):
         """End it; without ``drain`` at once."""
 
 
-_open: weakref.WeakSet[Closable] = weakref.WeakSet()
+# No WeakSet, which is walked in steps: other threads may open and close sessions meanwhile.
+_open: set[weakref.ref[Closable]] = set()
 
 
 def watch(
     session: Closable, pipeline: _core.Pipeline, futures: FutureCompleter, loops: Loops
 ) -> None:
     """Close what a session holds when it is dropped unclosed, or when the interpreter ends."""
-    _open.add(session)
+    _open.add(weakref.ref(session, _open.discard))
     finalizer = weakref.finalize(session, _close_dropped, pipeline, futures, loops)
     finalizer.atexit = False  # _close_open does it, before threads are gone
 
@@ -45,7 +46,7 @@ def close(pipeline: _core.Pipeline, futures: FutureCompleter, loops: Loops, drai
 
 def forget(session: Closable) -> None:
     """A session is closed: the interpreter's end has nothing left to do."""
-    _open.discard(session)
+    _open.discard(weakref.ref(session))
 
 
 def _close_dropped(pipeline: _core.Pipeline, futures: FutureCompleter, loops: Loops) -> None:
@@ -59,5 +60,7 @@ def _close_dropped(pipeline: _core.Pipeline, futures: FutureCompleter, loops: Lo
 
 @atexit.register
 def _close_open() -> None:
-    for session in list(_open):
-        session.close(drain=False)
+    for reference in list(_open):
+        session = reference()
+        if session is not None:
+            session.close(drain=False)
