@@ -239,7 +239,7 @@ ring::RingOptions ring_options(const py::kwargs& options) {
 
 // A lane may want the GIL to finish its batch, so it is never held while the pipeline ends.
 void destroy_unlocked(Pipeline* pipeline) {
-  if (Py_IsInitialized() != 0 && PyGILState_Check() != 0) {
+  if (Py_IsInitialized() != 0 && may_touch_python()) {
     const Unlocked unlocked;
     delete pipeline;
   } else {
