@@ -354,3 +354,31 @@ def test_a_published_slot_waits_in_the_queue():
             future = slot.publish()
         wait_for_queue(session, 1)
         assert future.result()["y"] == 6
+
+
+def test_one_of_the_threads_that_publish_a_slot_at_once_does():
+    threads, rounds = 4, 100
+    outcomes: list[object] = []
+    ready = threading.Barrier(threads)
+
+    def publish(slots: list[trtinfer.Slot]) -> None:
+        for i, slot in enumerate(slots):
+            ready.wait(PATIENCE)
+            try:
+                outcomes.append((i, float(slot.publish().result(PATIENCE)["y"])))
+            except trtinfer.InputError:
+                slot.release()
+
+    with trtinfer.Session(models.slow_model()) as session:
+        slots = [session.claim() for _ in range(rounds)]
+        for i, slot in enumerate(slots):
+            slot.inputs["x"][...] = i % 8
+        callers = [threading.Thread(target=publish, args=(slots,)) for _ in range(threads)]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join(PATIENCE)
+        assert sorted(outcomes) == [(i, 2.0 * (i % 8)) for i in range(rounds)]
+        stats = session.stats()
+        assert (stats["accepted"], stats["completed"]) == (rounds, rounds)
+        assert stats["free_slots"] == session.sizes.capacity

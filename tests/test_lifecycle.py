@@ -365,6 +365,15 @@ ENDINGS = {
             threading.Thread(target=forever, daemon=True).start()
         wait_until(lambda: session.stats()["completed"] > 100)
         """,
+    "threads that open and close": """
+        def forever():
+            while True:
+                trtinfer.Session(models.slow_model(), intra_op_threads=1).close()
+        opened = [trtinfer.Session(models.slow_model()) for _ in range(8)]
+        for _ in range(4):
+            threading.Thread(target=forever, daemon=True).start()
+        time.sleep(0.1)
+        """,
     "threads that wait for room": """
         slots = [session.claim() for _ in range(1024)]
         for _ in range(4):

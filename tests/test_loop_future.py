@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import threading
 import weakref
 
 import models
 import numpy as np
 import pytest
+from waiting import PATIENCE, keep_busy
 
 import trtinfer
 from trtinfer import _core
@@ -143,6 +145,30 @@ def test_a_request_published_for_a_cancelled_future_is_taken_back(loop):
         future.attach(session._pipeline.submit(ONE, notifier, future))
         assert session.stats()["cancelled"] == 1
         busy.result()
+
+
+def test_a_request_attached_while_its_future_is_cancelled_is_taken_back(loop):
+    rounds = 200
+    ready = threading.Barrier(2)
+    notifier = _core.Notifier()
+    futures = [_core.LoopFuture(loop) for _ in range(rounds)]
+    with trtinfer.Session(models.slow_model(), max_batch_size=1, max_inflight=1) as session:
+        busy = keep_busy(session, models.VERY_BUSY)
+        pending = [session._pipeline.submit(ONE, notifier, future) for future in futures]
+
+        def attach() -> None:
+            for future, request in zip(futures, pending, strict=True):
+                ready.wait(PATIENCE)
+                future.attach(request)
+
+        thread = threading.Thread(target=attach)
+        thread.start()
+        for future in futures:
+            ready.wait(PATIENCE)
+            assert future.cancel()
+        thread.join(PATIENCE)
+        assert not busy.done()
+        assert session.stats()["cancelled"] == rounds
 
 
 def test_one_awaiter_only(loop):

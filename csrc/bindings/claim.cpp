@@ -44,6 +44,10 @@ bool wait_a_while(Pipeline& pipeline, const std::shared_ptr<Request>& request) {
   return ended;
 }
 
+[[noreturn]] void raise_not_held() {
+  raise_error("InputError", "the slot was already published or released: claim another one");
+}
+
 }  // namespace
 
 py::dict wait_for(const std::shared_ptr<Pipeline>& pipeline, const Layout& layout,
@@ -61,7 +65,7 @@ py::dict wait_for(const std::shared_ptr<Pipeline>& pipeline, const Layout& layou
 }
 
 py::dict ClaimHandle::inputs() const {
-  check_held();
+  if (!held()) raise_not_held();
   return layout_->views(pipeline_, claim_, has_batch_axis_);
 }
 
@@ -76,14 +80,17 @@ py::dict ClaimHandle::infer(const Delivery& delivery) {
   return wait_for(pipeline_, *layout_, request);
 }
 
-void ClaimHandle::check_held() const {
-  if (!claim_.held()) {
-    raise_error("InputError", "the slot was already published or released: claim another one");
-  }
+bool ClaimHandle::held() const {
+  const std::lock_guard lock(mutex_);
+  return claim_.held();
+}
+
+void ClaimHandle::release() {
+  const std::lock_guard lock(mutex_);
+  claim_.release();
 }
 
 std::shared_ptr<Request> ClaimHandle::publish(const Delivery& delivery, bool wake) {
-  check_held();
   auto request = pipeline_->make_request(claim_.rows(), has_batch_axis_);
   keep_context(*pipeline_, *request);
   request->deadline = deadline_from(request->arrival, delivery.timeout);
@@ -91,8 +98,14 @@ std::shared_ptr<Request> ClaimHandle::publish(const Delivery& delivery, bool wak
   if (delivery.notifier) {
     request->cookie = NotifierHandle::make_cookie(delivery.cookie, layout_);
   }
-  pipeline_->publish(std::move(claim_), request, 0, delivery.priority, wake);
-  return request;
+  {
+    const std::lock_guard lock(mutex_);
+    if (claim_.held()) {
+      pipeline_->publish(std::move(claim_), request, 0, delivery.priority, wake);
+      return request;
+    }
+  }
+  raise_not_held();
 }
 
 void register_claim(py::module_& m) {

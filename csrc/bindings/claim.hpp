@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 
 #include <memory>
+#include <mutex>
 #include <optional>
 
 #include "bindings/layout.hpp"
@@ -38,30 +39,33 @@ struct Delivery {
   bool wakes = true;     ///< whether a lane is told at once; else the caller tells it of many
 };
 
-/// A claimed unit in Python's hands. Used with the GIL held.
+/// A claimed unit in Python's hands. Used with the GIL held. However many threads publish or
+/// release it at once, one does.
 class ClaimHandle {
  public:
   ClaimHandle(std::shared_ptr<pipeline::Pipeline> pipeline, std::shared_ptr<const Layout> layout,
               pipeline::Claim claim, bool has_batch_axis)
       : pipeline_(std::move(pipeline)),
         layout_(std::move(layout)),
-        claim_(std::move(claim)),
-        has_batch_axis_(has_batch_axis) {}
+        has_batch_axis_(has_batch_axis),
+        claim_(std::move(claim)) {}
 
+  /// Not while another thread publishes or releases it.
   pybind11::dict inputs() const;
+
   PendingRequest submit(const Delivery& delivery);
   pybind11::dict infer(const Delivery& delivery);
-  void release() { claim_.release(); }
-  bool held() const { return claim_.held(); }
+  void release();
+  bool held() const;
 
  private:
-  void check_held() const;
   std::shared_ptr<pipeline::Request> publish(const Delivery& delivery, bool wake);
 
   std::shared_ptr<pipeline::Pipeline> pipeline_;
   std::shared_ptr<const Layout> layout_;
+  const bool has_batch_axis_;
+  mutable std::mutex mutex_;  // never held while Python code may run
   pipeline::Claim claim_;
-  bool has_batch_axis_;
 };
 
 }  // namespace trtinfer::bindings

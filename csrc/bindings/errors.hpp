@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 
+#include "bindings/unlocked.hpp"
 #include "pipeline/request.hpp"
 
 namespace trtinfer::bindings {
@@ -31,7 +32,7 @@ pybind11::object outcome_error(const pipeline::Request& request);
 template <typename Use>
 bool with_gil(const Use& use) {
   if (Py_IsInitialized() == 0) return false;
-  if (PyGILState_Check() != 0) {  // much cheaper than to acquire it again
+  if (may_touch_python()) {  // much cheaper than to acquire it again
     use();
     return true;
   }

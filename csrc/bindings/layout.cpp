@@ -26,6 +26,18 @@ bool fits(const TensorSpec& spec, const std::int64_t* shape) {
   return true;
 }
 
+/// The dict's value, which without a GIL another thread may take out of it meanwhile; or null.
+py::object find(py::handle dict, py::handle key) {
+#if PY_VERSION_HEX >= 0x030D0000
+  PyObject* value = nullptr;
+  PyDict_GetItemRef(dict.ptr(), key.ptr(), &value);
+#else
+  PyObject* value = Py_XNewRef(PyDict_GetItemWithError(dict.ptr(), key.ptr()));
+#endif
+  if (value == nullptr && PyErr_Occurred() != nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(value);
+}
+
 // py::array's constructor builds the shape and the strides in vectors of its own first.
 py::array new_array(const py::dtype& dtype, const Shape& shape) {
   static_assert(sizeof(std::int64_t) == sizeof(Py_intptr_t));
@@ -106,8 +118,8 @@ bool Layout::match(py::handle x, ParsedInputs& parsed) const {
   if (static_cast<std::size_t>(PyDict_Size(x.ptr())) != inputs_.size()) return false;
   parsed.arrays.reserve(inputs_.size());
   for (std::size_t i = 0; i < inputs_.size(); ++i) {
-    PyObject* value = PyDict_GetItemWithError(x.ptr(), inputs_[i].name.ptr());
-    if (value == nullptr || !match_one(i, value, parsed)) return false;
+    const py::object value = find(x, inputs_[i].name);
+    if (!value || !match_one(i, value, parsed)) return false;
   }
   return true;
 }

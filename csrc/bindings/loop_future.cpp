@@ -1,5 +1,7 @@
 #include "bindings/loop_future.hpp"
 
+#include <pybind11/critical_section.h>
+
 #include <new>
 #include <utility>
 
@@ -35,7 +37,12 @@ struct LoopFuture {
   Times times;
 };
 
+// Held for ever.
 PyTypeObject* type = nullptr;
+py::handle cancelled_error;
+
+// Between `attach`, which any thread calls, and the end of a future.
+using Alone = py::scoped_critical_section;
 
 LoopFuture* cast(PyObject* object) { return reinterpret_cast<LoopFuture*>(object); }
 PyObject* cast(LoopFuture* future) { return reinterpret_cast<PyObject*>(future); }
@@ -65,11 +72,15 @@ py::object take(PyObject*& member) {
   return py::reinterpret_steal<py::object>(std::exchange(member, nullptr));
 }
 
-void end(LoopFuture* self, State state, py::object value) {
+/// False when it had ended before. What could be cancelled until now becomes the caller's.
+bool end(LoopFuture* self, State state, py::object value, PendingRequest& pending) {
+  const Alone alone(cast(self));
+  if (self->state != State::kPending) return false;
   self->state = state;
   self->value = value.release().ptr();
   if (self->pending.request) self->times = Times(*self->pending.request);
-  self->pending = {};
+  pending = std::move(self->pending);
+  return true;
 }
 
 void schedule_awaiter(LoopFuture* self) {
@@ -88,13 +99,9 @@ void run_awaiter(LoopFuture* self) {
 }
 
 bool end_with(LoopFuture* self, py::object outputs, py::object error) {
-  if (self->state != State::kPending) return false;
-  if (error.is_none()) {
-    end(self, State::kDone, std::move(outputs));
-  } else {
-    end(self, State::kFailed, std::move(error));
-  }
-  return true;
+  PendingRequest pending;
+  if (error.is_none()) return end(self, State::kDone, std::move(outputs), pending);
+  return end(self, State::kFailed, std::move(error), pending);
 }
 
 // --- The protocol of asyncio.Future
@@ -107,15 +114,13 @@ PyObject* result(PyObject* object, PyObject* /*unused*/) {
     case State::kFailed:
       PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(self->value)), self->value);
       return nullptr;
-    case State::kCancelled: {
-      static PyObject* const kind = import("asyncio", "CancelledError").release().ptr();
+    case State::kCancelled:
       if (self->value == Py_None) {
-        PyErr_SetNone(kind);
+        PyErr_SetNone(cancelled_error.ptr());
       } else {
-        PyErr_SetObject(kind, self->value);
+        PyErr_SetObject(cancelled_error.ptr(), self->value);
       }
       return nullptr;
-    }
     case State::kPending:
       break;
   }
@@ -178,9 +183,10 @@ PyObject* cancel(PyObject* object, PyObject* arguments, PyObject* keywords) {
                                   &message) == 0) {
     return nullptr;
   }
-  if (self->state != State::kPending) Py_RETURN_FALSE;
-  const PendingRequest pending = std::move(self->pending);
-  end(self, State::kCancelled, py::reinterpret_borrow<py::object>(message));
+  PendingRequest pending;
+  if (!end(self, State::kCancelled, py::reinterpret_borrow<py::object>(message), pending)) {
+    Py_RETURN_FALSE;
+  }
   try {
     if (pending.pipeline) pending.cancel();
     schedule_awaiter(self);
@@ -321,13 +327,17 @@ py::object make(py::handle loop) {
 
 void attach(py::handle future, PendingRequest pending) {
   LoopFuture* self = checked(future);
-  if (self->state == State::kCancelled) {
-    pending.cancel();
-  } else if (self->state == State::kPending) {
-    self->pending = std::move(pending);
-  } else {
-    self->times = Times(*pending.request);
+  State state;
+  {
+    const Alone alone(future);
+    state = self->state;
+    if (state == State::kPending) {
+      std::swap(self->pending, pending);
+    } else if (state != State::kCancelled) {
+      self->times = Times(*pending.request);
+    }
   }
+  if (state == State::kCancelled) pending.cancel();
 }
 
 void resolve(py::handle future, py::object outputs, py::object error) {
@@ -346,6 +356,7 @@ namespace trtinfer::bindings {
 
 void register_loop_future(py::module_& m) {
   loop_future::type = loop_future::make_type();
+  loop_future::cancelled_error = loop_future::import("asyncio", "CancelledError").release();
   m.add_object("LoopFuture", reinterpret_cast<PyObject*>(loop_future::type));
 }
 

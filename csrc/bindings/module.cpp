@@ -1,7 +1,23 @@
 // The extension module trtinfer._core.
 #include "bindings/register.hpp"
 
-PYBIND11_MODULE(_core, m) {
+namespace {
+
+// NumPy and ONNX Runtime live in one interpreter of a process only, and so does what is held here.
+bool is_main_interpreter() {
+  if (PyInterpreterState_Get() == PyInterpreterState_Main()) return true;
+  PyErr_SetString(
+      PyExc_ImportError,
+      "trtinfer runs in the main interpreter only, as NumPy and ONNX Runtime do: import "
+      "it there, or start a process");
+  return false;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(core, m, pybind11::mod_gil_not_used(),
+                pybind11::multiple_interpreters::not_supported()) {
+  if (!is_main_interpreter()) throw pybind11::error_already_set();
   m.doc() = "Native core of trtinfer.";
   m.attr("__version__") = TRTINFER_VERSION;
   trtinfer::bindings::register_errors(m);
@@ -21,4 +37,9 @@ PYBIND11_MODULE(_core, m) {
   trtinfer::bindings::register_open_loop(m);
   trtinfer::bindings::register_latency_policy(m);
   trtinfer::bindings::register_pipeline(m);
+}
+
+// Before pybind11 looks for its state, which in another interpreter of Python 3.11 waits for ever.
+extern "C" PYBIND11_EXPORT PyObject* PyInit__core() {
+  return is_main_interpreter() ? PyInit_core() : nullptr;
 }

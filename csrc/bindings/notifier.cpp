@@ -2,6 +2,7 @@
 
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "bindings/errors.hpp"
 #include "bindings/loop_future.hpp"
@@ -62,14 +63,14 @@ NotifierHandle::Ended NotifierHandle::take(pipeline::Request& request) {
 }
 
 py::list NotifierHandle::drain() {
-  notifier_->drain(ended_);
-  py::list result(ended_.size());
-  for (std::size_t i = 0; i < ended_.size(); ++i) {
-    Ended ended = take(*ended_[i]);
+  std::vector<std::shared_ptr<pipeline::Request>> requests;
+  notifier_->drain(requests);
+  py::list result(requests.size());
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    Ended ended = take(*requests[i]);
     result[i] =
         py::make_tuple(std::move(ended.cookie), std::move(ended.error), std::move(ended.outputs));
   }
-  ended_.clear();
   return result;
 }
 

@@ -4,7 +4,6 @@
 #include <pybind11/pybind11.h>
 
 #include <memory>
-#include <vector>
 
 #include "bindings/layout.hpp"
 #include "pipeline/notifier.hpp"
@@ -37,8 +36,7 @@ class NotifierHandle {
   };
   static Ended take(pipeline::Request& request);
 
-  std::shared_ptr<pipeline::Notifier> notifier_;
-  std::vector<std::shared_ptr<pipeline::Request>> ended_;
+  const std::shared_ptr<pipeline::Notifier> notifier_;
 };
 
 }  // namespace trtinfer::bindings

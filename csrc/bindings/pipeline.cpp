@@ -68,11 +68,12 @@ py::object PipelineHandle::submit_on_loop(py::handle x, py::handle loop, Deliver
   return future;
 }
 
-ClaimHandle PipelineHandle::claim(std::uint32_t rows, bool has_batch_axis,
-                                  const std::vector<Shape>& shapes, std::optional<double> timeout) {
-  return {pipeline_, layout_,
-          claim_rows(rows, shapes, timeout ? deadline_from(ring::now(), timeout) : 0),
-          has_batch_axis};
+std::unique_ptr<ClaimHandle> PipelineHandle::claim(std::uint32_t rows, bool has_batch_axis,
+                                                   const std::vector<Shape>& shapes,
+                                                   std::optional<double> timeout) {
+  const Nanoseconds until = timeout ? deadline_from(ring::now(), timeout) : 0;
+  return std::make_unique<ClaimHandle>(pipeline_, layout_, claim_rows(rows, shapes, until),
+                                       has_batch_axis);
 }
 
 py::object PipelineHandle::infer_object(py::object inputs, std::optional<double> timeout,
@@ -248,7 +249,7 @@ ring::RingOptions ring_options(const py::kwargs& options) {
 
 // A lane may want the GIL to finish its batch, so it is never held while the pipeline ends.
 void destroy_unlocked(Pipeline* pipeline) {
-  if (Py_IsInitialized() != 0 && PyGILState_Check() != 0) {
+  if (Py_IsInitialized() != 0 && may_touch_python()) {
     const Unlocked unlocked;
     delete pipeline;
   } else {

@@ -17,7 +17,7 @@
 
 namespace trtinfer::bindings {
 
-/// A pipeline and the layout of its tensors. Used with the GIL held.
+/// A pipeline and the layout of its tensors. Used with the GIL held; immutable.
 class PipelineHandle {
  public:
   PipelineHandle(std::shared_ptr<pipeline::Pipeline> pipeline, std::shared_ptr<const Layout> layout)
@@ -43,8 +43,9 @@ class PipelineHandle {
                            bool waits_for_room, std::optional<double> timeout,
                            std::vector<int> priorities);
 
-  ClaimHandle claim(std::uint32_t rows, bool has_batch_axis,
-                    const std::vector<pipeline::Shape>& shapes, std::optional<double> timeout);
+  std::unique_ptr<ClaimHandle> claim(std::uint32_t rows, bool has_batch_axis,
+                                     const std::vector<pipeline::Shape>& shapes,
+                                     std::optional<double> timeout);
 
   /// The same for values that no slot can hold.
   pybind11::object infer_object(pybind11::object inputs, std::optional<double> timeout,

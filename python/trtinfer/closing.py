@@ -23,7 +23,8 @@ class Closable(Protocol):
         """End it; without ``drain`` at once."""
 
 
-_open: weakref.WeakSet[Closable] = weakref.WeakSet()
+# No WeakSet, which is walked in steps: other threads may open and close sessions meanwhile.
+_open: set[weakref.ref[Closable]] = set()
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,14 @@ class Held:
 
 def watch(session: Closable, held: Held) -> None:
     """Close what a session holds when it is dropped unclosed, or when the interpreter ends."""
-    _open.add(session)
+    _open.add(weakref.ref(session, _open.discard))
     finalizer = weakref.finalize(session, _close_dropped, held)
     finalizer.atexit = False  # _close_open does it, before threads are gone
 
 
 def forget(session: Closable) -> None:
     """A session is closed: the interpreter's end has nothing left to do."""
-    _open.discard(session)
+    _open.discard(weakref.ref(session))
 
 
 def _close_dropped(held: Held) -> None:
@@ -68,5 +69,7 @@ def _close_dropped(held: Held) -> None:
 
 @atexit.register
 def _close_open() -> None:
-    for session in list(_open):
-        session.close(drain=False)
+    for reference in list(_open):
+        session = reference()
+        if session is not None:
+            session.close(drain=False)
