@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sysconfig
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,8 @@ if __name__ == "__main__":
     def infer(x: Any) -> dict[str, Any]:
         return {"y": network.run_batch(x)}
 
+    # Triton's process for models in Python is linked with this Python's library.
+    os.environ["LD_LIBRARY_PATH"] = str(sysconfig.get_config_var("LIBDIR"))
     config = TritonConfig(
         http_address="127.0.0.1",
         http_port=arguments.http_port,
