@@ -13,11 +13,12 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import convolution_network
@@ -26,7 +27,6 @@ import overhead_model
 from measuring import (
     Rows,
     Sample,
-    Samples,
     Verdict,
     describe_machine,
     median_ratio,
@@ -39,9 +39,20 @@ from server_process import NAMES, Server, running
 from server_request import Array, Request, grpc_request, http_request
 
 CONNECTIONS = (1, 8, 64)
+_WARM_UP = 1  # seconds of load that do not count
 OVER_GRPC = ("trtinfer", "pytriton")
 #: What batches nothing, and so is no batching peer.
 INLINE = "uvicorn"
+
+
+@dataclass(frozen=True)
+class ServerSample(Sample):
+    """A turn, and the microseconds that all processes of the server computed for a request."""
+
+    cpu: float
+
+
+ServerSamples = dict[str, dict[str, list[ServerSample]]]
 
 
 @dataclass(frozen=True)
@@ -73,9 +84,11 @@ LOADS = {
 }
 
 
-def measure(loads: list[str], servers: dict[str, str], rounds: int, seconds: float) -> Samples:
+def measure(
+    loads: list[str], servers: dict[str, str], rounds: int, seconds: float
+) -> ServerSamples:
     """Samples by scenario and server; who comes first changes from round to round."""
-    samples: Samples = {}
+    samples: ServerSamples = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in loads:
             asked = [s for s in servers if name != "grpc" or s in OVER_GRPC]
@@ -95,13 +108,23 @@ def measure(loads: list[str], servers: dict[str, str], rounds: int, seconds: flo
 
 def take_turn(
     load: Load, name: str, python: str, model: Path, seconds: float
-) -> dict[int, Sample]:
+) -> dict[int, ServerSample]:
     """Samples of one server by the number of connections."""
     x = np.random.default_rng(2).standard_normal(load.shape, dtype=np.float32)
     request = load.request(name, x)
     with running(name, python, model) as server:
         check(load.ask, server, request, _expected(model, x))
-        return {count: load.run(server, request, count, seconds) for count in CONNECTIONS}
+        return {count: _measure(load, server, request, count, seconds) for count in CONNECTIONS}
+
+
+def _measure(
+    load: Load, server: Server, request: Request, connections: int, seconds: float
+) -> ServerSample:
+    load.run(server, request, connections, _WARM_UP)
+    before = server.cpu_seconds
+    sample = load.run(server, request, connections, seconds)
+    used = server.cpu_seconds - before
+    return ServerSample(**asdict(sample), cpu=used * 1e6 / (sample.rate * seconds))
 
 
 def _expected(model: Path, x: Array) -> Array:
@@ -131,7 +154,7 @@ _ASKED = {
 _ASKED_P99 = ("convolution, 64 connections", 0.5)
 
 
-def judge(samples: Samples, rows: Rows) -> dict[str, Verdict]:
+def judge(samples: ServerSamples, rows: Rows) -> dict[str, Verdict]:
     judged: dict[str, Verdict] = {}
     for scenario, by_name in samples.items():
         over_peers, over_inline = _ASKED[scenario]
@@ -185,16 +208,20 @@ def main() -> None:
     servers = {name: python or sys.executable for name, _, python in pairs}
     samples = measure(options.load, servers, options.rounds, options.seconds)
     rows = medians(samples, "trtinfer")
+    for scenario, by_name in samples.items():
+        for name, taken in by_name.items():
+            rows[scenario][name]["cpu_us"] = statistics.median(sample.cpu for sample in taken)
     judged = judge(samples, rows)
     machine = f"{describe_machine('onnxruntime')}, {describe_peers(servers)}"
     print(f"{machine}; {options.rounds} rounds of {options.seconds:g} s, medians\n")
-    print("| load | server | requests/s | p50 us | p99 us | trtinfer is |")
-    print("|---|---|---:|---:|---:|---:|")
+    print("| load | server | requests/s | p50 us | p99 us | CPU us | trtinfer is |")
+    print("|---|---|---:|---:|---:|---:|---:|")
     for scenario, by_name in rows.items():
         for name, row in by_name.items():
             print(
                 f"| {scenario} | {name} | {row['per_second']:,.0f} | {row['p50_us']:,.0f} "
-                f"| {row['p99_us']:,.0f} | {row['trtinfer_over_this']:.2f} x |"
+                f"| {row['p99_us']:,.0f} | {row['cpu_us']:,.0f} "
+                f"| {row['trtinfer_over_this']:.2f} x |"
             )
     print()
     show_verdicts(judged)

@@ -21,7 +21,6 @@ TOOLS = {"wrk": "wrk", "h2load": "nghttp2-client"}  # and Debian's packages of t
 Ask = Callable[[Server, Request], bytes]
 
 _PATIENCE = 90.0  # seconds for a server to start
-_WARM_UP = 1  # seconds of load that do not count
 _UNITS = {"us": 1.0, "ms": 1e3, "s": 1e6}
 _SCRIPT = """
 wrk.method = "POST"
@@ -74,7 +73,6 @@ def load_http(server: Server, request: Request, connections: int, seconds: float
         script.write_text(_SCRIPT.format(body=body, headers="\n".join(lines)))
         url = f"http://127.0.0.1:{server.http_port}{request.path}"
         command = ["wrk", "-t1", f"-c{connections}", "--latency", "-s", str(script), url]
-        _run(*command, f"-d{_WARM_UP}")
         return _read_wrk(_run(*command, f"-d{seconds:g}"))
 
 
@@ -104,9 +102,7 @@ def load_grpc(server: Server, request: Request, connections: int, seconds: float
         headers = [f"--header={name}: {text}" for name, text in request.headers.items()]
         command = ["h2load", f"-c{connections}", "-m1", f"-D{seconds:g}", f"-d{body}", *headers]
         url = f"http://127.0.0.1:{server.grpc_port}{request.path}"
-        command += [f"--warm-up-time={_WARM_UP}", f"--log-file={log}", url]
-        said = _run(*command)
-        return _read_h2load(said, log)
+        return _read_h2load(_run(*command, f"--log-file={log}", url), log)
 
 
 def _read_h2load(text: str, log: Path) -> Sample:

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +18,21 @@ NAMES = sorted(path.stem.removesuffix("_server") for path in _SERVERS.glob("*_se
 
 @dataclass(frozen=True)
 class Server:
-    """A server under way: whose it is, and where it listens."""
+    """A server under way: whose it is, where it listens, and its session of processes."""
 
     name: str
     http_port: int
     grpc_port: int
+    session: int
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Of all its processes so far."""
+        ticks = 0
+        for pid in _processes(self.session):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def cores() -> tuple[int, int]:
@@ -41,9 +51,9 @@ def pinned(core: int, *command: str) -> list[str]:
 @contextmanager
 def running(name: str, python: str, model: Path) -> Iterator[Server]:
     """A server that was started; it may not answer yet."""
-    server = Server(name, *_free_ports())
+    ports = _free_ports()
     script = str(_SERVERS / f"{name}_server.py")
-    arguments = [str(model), str(server.http_port), str(server.grpc_port)]
+    arguments = [str(model), *map(str, ports)]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             pinned(cores()[0], python, script, *arguments),
@@ -52,7 +62,7 @@ def running(name: str, python: str, model: Path) -> Iterator[Server]:
             start_new_session=True,
         )
         try:
-            yield server
+            yield Server(name, *ports, process.pid)
         except Exception:
             log.seek(0)
             print(f"{name} said: {log.read()[-4000:].decode(errors='replace')}")
@@ -64,16 +74,14 @@ def running(name: str, python: str, model: Path) -> Iterator[Server]:
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Ask the server to end, then end what is left of its session."""
     process.terminate()
-    try:
+    with suppress(subprocess.TimeoutExpired):
         process.wait(20)
-    except subprocess.TimeoutExpired:
-        pass
-    for pid in _session(process.pid):
+    for pid in _processes(process.pid):
         os.kill(pid, signal.SIGKILL)
     process.wait()
 
 
-def _session(session: int) -> Iterator[int]:
+def _processes(session: int) -> Iterator[int]:
     for path in Path("/proc").glob("[0-9]*"):
         try:
             if os.getsid(int(path.name)) == session:

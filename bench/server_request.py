@@ -66,7 +66,7 @@ def _read_bentoml(body: bytes) -> Array:
 
 
 def _read_after_json(body: bytes) -> Array:
-    document, end = json.JSONDecoder().raw_decode(body.decode("latin-1"))
+    _, end = json.JSONDecoder().raw_decode(body.decode("latin-1"))
     return _read_elements(body[end:])
 
 

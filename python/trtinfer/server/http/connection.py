@@ -34,8 +34,8 @@ class Connection(asyncio.Protocol):
     What a client may cost is bounded: bytes of headers and body, seconds for each phase, one
     request under way at a time; while one is, no more is read.
 
-    A task for each connection answers; a request that has come runs it right then, from the parser's
-    call. A task for each request, scheduled by the loop, costs more than parsing.
+    A task for each connection answers, run by the parser's call that ends a request. A task for
+    each request, scheduled by the loop, would cost more than parsing.
 
     Attributes:
         deadline: When the loop's clock ends the connection; `Connections` looks at it.
