@@ -206,3 +206,20 @@ def test_a_forgotten_awaiter_is_collected(loop):
     awaiter = weakref.ref(Awaiter())
     gc.collect()
     assert awaiter() is None
+
+
+def test_runs_its_awaiter_at_once_when_resolved(loop):
+    future, seen = _core.LoopFuture(loop), []
+
+    async def wait():
+        seen.append(await future)
+
+    async def main():
+        task = asyncio.ensure_future(wait())
+        await asyncio.sleep(0)
+        loop.call_soon(lambda: (future.resolve(), seen.append("resolved")))
+        await task
+
+    loop.run_until_complete(main())
+
+    assert seen == [None, "resolved"]

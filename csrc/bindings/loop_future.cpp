@@ -210,6 +210,16 @@ PyObject* attach_pending(PyObject* object, PyObject* pending) {
   Py_RETURN_NONE;
 }
 
+PyObject* resolve_with_none(PyObject* object, PyObject* /*unused*/) {
+  try {
+    resolve(object, py::none(), py::none());
+  } catch (py::error_already_set& error) {
+    error.restore();
+    return nullptr;
+  }
+  Py_RETURN_NONE;
+}
+
 PyObject* done(PyObject* object, PyObject* /*unused*/) {
   return PyBool_FromLong(cast(object)->state != State::kPending);
 }
@@ -282,6 +292,7 @@ PyTypeObject* make_type() {
        nullptr},
       {"done", &done, METH_NOARGS, nullptr},
       {"get_loop", &get_loop, METH_NOARGS, nullptr},
+      {"resolve", &resolve_with_none, METH_NOARGS, nullptr},
       {"result", &result, METH_NOARGS, nullptr},
       {"times", &times, METH_NOARGS, nullptr},
       {}};

@@ -12,6 +12,7 @@ from typing import cast
 
 import httptools
 
+from trtinfer import _core
 from trtinfer.server.http.message import Request, Response
 from trtinfer.server.options import ServerOptions
 from trtinfer.server.tracing import Tracer
@@ -23,7 +24,6 @@ Application = Callable[[Request], Awaitable[Response]]
 Refuse = Callable[[int, str], Response]
 
 _MAX_HEADERS = 100
-_LARGEST_JOINED = 64 << 10  # bytes; up to here one write of a copy is cheaper than several
 _MAX_PIPELINED = 64  # requests that wait for the answer to the one before
 _LINGER = 2.0  # seconds that a refused client has to read why
 _SWEEP = 0.5  # seconds between two looks at the deadlines
@@ -35,6 +35,9 @@ class Connection(asyncio.Protocol):
 
     What a client may cost is bounded: bytes of headers and body, seconds for each phase, one
     request under way at a time; while one is, no more is read.
+
+    A task for each connection answers, run by the parser's call that ends a request. A task for
+    each request, scheduled by the loop, would cost more than parsing.
 
     Attributes:
         deadline: When the loop's clock ends the connection; `Connections` looks at it.
@@ -49,7 +52,8 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport
         self._requests: deque[Request] = deque()
-        self._task: asyncio.Task[None] | None = None
+        self._arrival = _core.LoopFuture(self._loop)  # of the next request, when none is under way
+        self._task = self._loop.create_task(self._answer())
         self._target = b""
         self._headers: dict[bytes, bytes] = {}
         self._body: bytes | bytearray = b""
@@ -63,11 +67,7 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._drained: asyncio.Future[None] | None = None
         self.deadline = math.inf
-
-    @property
-    def busy(self) -> bool:
-        """Whether a request is under way."""
-        return self._task is not None
+        self.busy = False
 
     # --- The transport's calls ------------------------------------------------------------------
 
@@ -86,8 +86,7 @@ class Connection(asyncio.Protocol):
         self._hold(-self._held)
         if self._drained is not None and not self._drained.done():
             self._drained.cancel()
-        if self._task is not None:
-            self._task.cancel()
+        self._task.cancel()
 
     def data_received(self, data: bytes) -> None:
         """Parse; refuse what is no HTTP."""
@@ -132,7 +131,7 @@ class Connection(asyncio.Protocol):
         self._header_bytes = 0
         self._body = b""
         self._began = time.monotonic_ns() if self._connections.tracer.active else 0
-        if self._task is None:
+        if not self.busy:
             self.deadline = self._loop.time() + self._options.header_timeout
 
     def on_url(self, target: bytes) -> None:
@@ -155,7 +154,7 @@ class Connection(asyncio.Protocol):
         headers = self._headers
         if int(headers.get(b"content-length", b"0")) > self._options.max_body_bytes:
             self._refuse_body()
-        elif self._task is None and not self._refused:
+        elif not (self.busy or self._refused):
             if headers.get(b"expect", b"").lower() == b"100-continue":
                 self._transport.write(_CONTINUE)
             self.deadline = self._loop.time() + self._options.body_timeout
@@ -184,61 +183,64 @@ class Connection(asyncio.Protocol):
         if self._refused:
             return
         path, _, query = self._target.partition(b"?")
-        keep_alive = self._parser.should_keep_alive()
-        method = self._parser.get_method()
-        request = Request(method, path, query, self._headers, self._body, keep_alive, self._began)
+        parser = self._parser
+        keep_alive = parser.should_keep_alive() and not parser.should_upgrade()
+        method = parser.get_method()
+        self._requests.append(
+            Request(method, path, query, self._headers, self._body, keep_alive, self._began)
+        )
         self._body = b""
-        if self._task is not None:
-            self._requests.append(request)
-            self._pause_reading()
-            if len(self._requests) > _MAX_PIPELINED:
-                self._refuse(429, "too many requests before an answer")
+        if not self.busy:
+            self.busy = True
+            self._arrival.resolve()
             return
-        self._task = self._loop.create_task(self._answer(request))
+        self._pause_reading()
+        if len(self._requests) > _MAX_PIPELINED:
+            self._refuse(429, "too many requests before an answer")
 
     # --- Answers --------------------------------------------------------------------------------
 
-    async def _answer(self, request: Request) -> None:
-        """Answer a request and those that came meanwhile."""
+    async def _answer(self) -> None:
+        """Answer requests one after the other, as they come."""
         while True:
+            await self._arrival
             self.deadline = math.inf
-            held = len(request.body)
-            response = await self._connections.application(request)
-            keep_alive = request.keep_alive and not (self._refused or self._connections.draining)
-            self._hold(-held)
-            self._write(response.encode(keep_alive, request.method != b"HEAD"))
-            if self._drained is not None:
-                await self._drained
-            if response.trace is not None:
-                response.trace.note("HTTP_SEND_END")
-                response.trace.end()
-            if not keep_alive:
-                self._task = None
-                self._stop_reading()
-                return
-            if not self._requests:
-                break
-            request = self._requests.popleft()
-        self._task = None
-        self._await_request()
-        if self._paused:
-            self._paused = False
-            self._transport.resume_reading()
+            while self._requests:
+                if not await self._answer_one(self._requests.popleft()):
+                    self.busy = False
+                    self._stop_reading()
+                    return
+            self._arrival = _core.LoopFuture(self._loop)
+            self.busy = False
+            self._await_request()
+            if self._paused:
+                self._paused = False
+                self._transport.resume_reading()
+
+    async def _answer_one(self, request: Request) -> bool:
+        """Answer a request; return whether there may be another."""
+        held = len(request.body)
+        response = await self._connections.application(request)
+        keep_alive = request.keep_alive and not (self._refused or self._connections.draining)
+        self._hold(-held)
+        self._write(response.encode(keep_alive, request.method != b"HEAD"))
+        if self._drained is not None:
+            await self._drained
+        if response.trace is not None:
+            response.trace.note("HTTP_SEND_END")
+            response.trace.end()
+        return keep_alive
 
     def _hold(self, size: int) -> None:
         self._held += size
         self._connections.held += size
 
     def _await_request(self) -> None:
-        if self._task is None and not self._refused:
+        if not (self.busy or self._refused):
             self.deadline = self._loop.time() + self._options.keep_alive
 
     def _write(self, buffers: list[bytes | memoryview]) -> None:
-        if self._transport.is_closing():
-            return
-        if sum(map(len, buffers)) <= _LARGEST_JOINED:
-            self._transport.write(b"".join(buffers))
-        else:
+        if not self._transport.is_closing():
             self._transport.writelines(buffers)
 
     # --- Ends -----------------------------------------------------------------------------------
@@ -261,7 +263,7 @@ class Connection(asyncio.Protocol):
             return
         self._refused = True
         response = self._connections.refuse(status, reason)
-        if self._task is not None:
+        if self.busy:
             self._requests.clear()  # the answer to the one under way closes the connection
             return
         self._write(response.encode(keep_alive=False))
@@ -270,7 +272,7 @@ class Connection(asyncio.Protocol):
     def _stop_reading(self) -> None:
         """Ignore what still comes, so that the answer is read before a reset."""
         self._refused = True
-        if self._task is not None or self._transport.is_closing():
+        if self.busy or self._transport.is_closing():
             return
         sent = self._transport.get_write_buffer_size() == 0
         self.deadline = self._loop.time() + (_LINGER if sent else self._options.write_timeout)
@@ -285,7 +287,7 @@ class Connection(asyncio.Protocol):
 
     def expire(self) -> None:
         """End the connection, whose deadline has passed."""
-        if self._in_message and self._task is None and not self._refused:
+        if self._in_message and not (self.busy or self._refused):
             self._refuse(408, "the request did not come in time")
         else:
             self._transport.abort()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -12,6 +13,8 @@ from trtinfer.server.trace import Trace
 Buffer = bytes | memoryview
 
 JSON, BINARY = "application/json", "application/octet-stream"
+
+_LARGEST_JOINED = 64 << 10  # bytes; up to here one write of a copy is cheaper than several
 
 _LINES = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
@@ -71,11 +74,24 @@ class Response:
             with_body: False to leave out the body, not its length, as HEAD wants it.
         """
         length = sum(map(len, self.body))
-        extra = "".join([f"{name}: {value}\r\n" for name, value in self.headers])
-        if not keep_alive:
-            extra += "Connection: close\r\n"
-        head = f"Content-Type: {self.content_type}\r\nContent-Length: {length}\r\n{extra}\r\n"
-        buffers: list[Buffer] = [_LINES[self.status] + head.encode("latin-1")]
-        if with_body:
-            buffers.extend(self.body)
-        return buffers
+        head = _head(self.status, self.content_type, length, self.headers, keep_alive)
+        if not with_body:
+            return [head]
+        if length <= _LARGEST_JOINED:
+            return [b"".join((head, *self.body))]
+        return [head, *self.body]
+
+
+@functools.lru_cache(maxsize=1024)
+def _head(
+    status: int,
+    content_type: str,
+    length: int,
+    headers: tuple[tuple[str, str], ...],
+    keep_alive: bool,
+) -> bytes:
+    extra = "".join([f"{name}: {value}\r\n" for name, value in headers])
+    if not keep_alive:
+        extra += "Connection: close\r\n"
+    head = f"Content-Type: {content_type}\r\nContent-Length: {length}\r\n{extra}\r\n"
+    return _LINES[status] + head.encode("latin-1")

@@ -1,4 +1,4 @@
-"""LitServe's side of bench_server.py: a module of its own, since its workers import it by name."""
+"""LitServe: its workers read no bare bodies, so elements are in base64 within JSON, both ways."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import base64
 from typing import Any
 
 import litserve
-from servers import Network
+from network import MAX_BATCH_SIZE, Arguments, Network
 
 
 class Api(litserve.LitAPI):
-    """Float32 elements in base64 within JSON, both ways."""
-
     def __init__(self, model: str, **options: Any) -> None:
         super().__init__(**options)
         self._model = model
@@ -34,3 +32,10 @@ class Api(litserve.LitAPI):
 
     def encode_response(self, output: Any) -> Any:
         return {"body": base64.b64encode(output.tobytes()).decode()}
+
+
+if __name__ == "__main__":
+    arguments = Arguments.read()
+    api = Api(arguments.model, max_batch_size=MAX_BATCH_SIZE, batch_timeout=0.0)
+    server = litserve.LitServer(api, accelerator="cpu")
+    server.run(port=arguments.http_port, generate_client_file=False, log_level="error")
