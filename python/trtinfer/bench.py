@@ -142,7 +142,10 @@ class Bench:
             requests = 1
             while (probe := self._backlog(requests, progress)).seconds < _PROBE_SHARE * seconds:
                 requests *= 4
-            return self._backlog(max(requests, round(probe.rate * seconds)), progress)
+            load = self._backlog(max(requests, round(probe.rate * seconds)), progress)
+            while load.seconds < seconds / 2:  # something held up the requests that the rate is of
+                load = self._backlog(round(load.rate * seconds), progress)
+            return load
 
         return replace(self._measure("saturation", run), is_timed=False)
 
