@@ -15,7 +15,7 @@ PY_FILES := $(wildcard python tests bench examples)
 CMAKE := $(BIN)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
   -DTRTINFER_CUDA=OFF -DTRTINFER_BINDINGS=OFF -DTRTINFER_TESTS=ON
 
-.PHONY: demo test test-slow lint format types tidy cpp sanitize wheel sdist bench protocol clean
+.PHONY: demo test test-slow test-versions lint format types tidy cpp sanitize wheel sdist bench protocol clean
 
 demo: $(STAMPS)/installed
 	$(BIN)/python examples/demo_photos.py | xargs -d '\n' $(BIN)/trtinfer classify --format table
@@ -25,6 +25,10 @@ test: $(STAMPS)/installed
 
 test-slow: $(STAMPS)/installed $(STAMPS)/models
 	$(BIN)/python -m pytest -m slow -rs $(PYTEST_ARGS)
+
+# The wheel on every CPython from 3.10 on that the machine has, free-threaded ones too; or VERSIONS='3.12 3.14t'.
+test-versions:
+	.ci/test_versions $(VERSIONS)
 
 lint: $(STAMPS)/dev
 	$(BIN)/ruff check $(PY_FILES)

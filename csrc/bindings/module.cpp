@@ -1,23 +1,22 @@
 // The extension module trtinfer._core.
+#include <stdexcept>
+
 #include "bindings/register.hpp"
 
 namespace {
 
 // NumPy and ONNX Runtime live in one interpreter of a process only, and so does what is held here.
-bool is_main_interpreter() {
-  if (PyInterpreterState_Get() == PyInterpreterState_Main()) return true;
-  PyErr_SetString(
-      PyExc_ImportError,
-      "trtinfer runs in the main interpreter only, as NumPy and ONNX Runtime do: import "
-      "it there, or start a process");
-  return false;
-}
+constexpr const char* kRefusal =
+    "trtinfer runs in the main interpreter only, as NumPy and ONNX Runtime do: import it there, or "
+    "start a process";
+
+bool in_main_interpreter() { return PyInterpreterState_Get() == PyInterpreterState_Main(); }
 
 }  // namespace
 
 PYBIND11_MODULE(core, m, pybind11::mod_gil_not_used(),
                 pybind11::multiple_interpreters::not_supported()) {
-  if (!is_main_interpreter()) throw pybind11::error_already_set();
+  if (!in_main_interpreter()) throw std::runtime_error(kRefusal);  // becomes an ImportError
   m.doc() = "Native core of trtinfer.";
   m.attr("__version__") = TRTINFER_VERSION;
   trtinfer::bindings::register_errors(m);
@@ -39,7 +38,10 @@ PYBIND11_MODULE(core, m, pybind11::mod_gil_not_used(),
   trtinfer::bindings::register_pipeline(m);
 }
 
-// Before pybind11 looks for its state, which in another interpreter of Python 3.11 waits for ever.
+// Python 3.13 calls this in the main interpreter first, others where the import is; then pybind11
+// must not look for its state, which in another interpreter of Python 3.11 never ends.
 extern "C" PYBIND11_EXPORT PyObject* PyInit__core() {
-  return is_main_interpreter() ? PyInit_core() : nullptr;
+  if (in_main_interpreter()) return PyInit_core();
+  PyErr_SetString(PyExc_ImportError, kRefusal);
+  return nullptr;
 }
