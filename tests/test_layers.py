@@ -59,6 +59,7 @@ MODULE_ORDER = [
     "kernel_cache",
     "model_metadata",
     "tensorrt_backend",
+    "opening",
     "closing",
     "session",
     "opentelemetry",

@@ -23,15 +23,14 @@ from trtinfer import (
     closing,
     device_tensor,
     images,
-    onnxruntime_backend,
-    tensorrt_backend,
 )
 from trtinfer.backend import RingSizes
 from trtinfer.completion import FutureCompleter, InferenceFuture, LoopCompleter
-from trtinfer.errors import BackendError, InputError, QueueFullError
+from trtinfer.errors import InputError, QueueFullError
 from trtinfer.inputs import InputReader, Shapes
 from trtinfer.metrics import Stats
 from trtinfer.model_source import ModelSource
+from trtinfer.opening import Opening, check
 from trtinfer.preprocess import Recipe
 from trtinfer.ring import Slot
 from trtinfer.tensorrt_options import TensorRtOptions
@@ -116,24 +115,15 @@ class Session:
             ValueError: An option is out of range.
         """
         devices = (device,) if isinstance(device, int) else tuple(device)
-        _check_options(backend, devices, max_batch_size, capacity, max_inflight)
-        if max_delay < 0 or arena_bytes <= 0:
-            raise ValueError(f"{max_delay=} and {arena_bytes=} must not be negative")
-        if latency_slo is not None and latency_slo <= 0:
-            raise ValueError(f"{latency_slo=} must be above 0")
         self._recipe = Recipe.named(preprocess) if isinstance(preprocess, str) else preprocess
         sizes = RingSizes(
             max_batch_size, max_delay, capacity, max_inflight, arena_bytes, latency_slo
         )
-        options, source = tensorrt or TensorRtOptions(), ModelSource(model)
-        if _chosen_backend(backend, source, options) == "tensorrt":
-            opened = tensorrt_backend.open_model(
-                source, sizes, self._recipe, options, devices, batched=batched
-            )
-        else:
-            opened = onnxruntime_backend.open_model(
-                source, sizes, self._recipe, batched=batched, intra_op_threads=intra_op_threads
-            )
+        check(backend, devices, sizes)
+        opening = Opening(
+            ModelSource(model), sizes, self._recipe, batched, intra_op_threads, devices
+        )
+        opened = opening.open(backend, tensorrt or TensorRtOptions())
         self.inputs: tuple[TensorInfo, ...] = opened.inputs
         self.outputs: tuple[TensorInfo, ...] = opened.outputs
         self.metadata: Mapping[str, str] = dict(opened.metadata)
@@ -511,30 +501,3 @@ def _matched(result: Result | None) -> Result:
 def _left(timeout: float | None, started: float) -> float | None:
     """What is left of a timeout that counts from ``started``."""
     return None if timeout is None else timeout - (time.monotonic() - started)
-
-
-def _chosen_backend(backend: str, source: ModelSource, options: TensorRtOptions) -> str:
-    if source.plan_flavor:
-        if backend == "onnxruntime":
-            raise BackendError("a TensorRT plan does not run on ONNX Runtime: give an ONNX model")
-        return "tensorrt"
-    if backend != "auto":
-        return backend
-    reason = tensorrt_backend.unusable_reason(options.library)
-    if not reason:
-        return "tensorrt"
-    logger.info("requests run on the CPU: %s", reason)
-    return "onnxruntime"
-
-
-def _check_options(
-    backend: str, devices: tuple[int, ...], max_batch_size: int, capacity: int, max_inflight: int
-) -> None:
-    if backend not in ("auto", "onnxruntime", "tensorrt"):
-        raise ValueError(f'{backend=}: choose "auto", "onnxruntime" or "tensorrt"')
-    if not devices or min(devices) < 0 or len(set(devices)) < len(devices):
-        raise ValueError(f"device={list(devices)} must name GPUs, counted from 0, each once")
-    if not 1 <= max_batch_size <= capacity:
-        raise ValueError(f"{max_batch_size=} must be at least 1 and at most {capacity=}")
-    if not 1 <= max_inflight <= 32 // len(devices):
-        raise ValueError(f"{max_inflight=} must be 1 to {32 // len(devices)} on each GPU")
