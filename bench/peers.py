@@ -92,24 +92,23 @@ class _Bound:
 
 
 @contextmanager
-def _open_bound(work: Work) -> Iterator[list[_Bound]]:
+def _open_bound(work: Work) -> Iterator[_Bound]:
+    """One alone: two at a time, each on a thread of its own, wait for each other for ever."""
     devices = _provider_devices()
     with tempfile.TemporaryDirectory() as kernels:
-        yield [_Bound(work, devices, kernels) for _ in range(IN_FLIGHT)]
+        yield _Bound(work, devices, kernels)
 
 
 @contextmanager
 def open_onnxruntime_on_gpu(work: Work) -> Iterator[Contender]:
     with _open_bound(work) as bound:
-        asks = [b.run for b in bound]
-        yield Contender(bound[0].answer, asks[0], _by_threads(asks, work.size))
+        yield Contender(bound.answer, bound.run, _by_threads([bound.run], work.size))
 
 
 @contextmanager
 def open_onnxruntime_graph(work: Work) -> Iterator[Contender]:
     with _open_bound(work) as bound:
-        asks = [b.answer for b in bound]
-        yield Contender(asks[0], flood=_by_threads(asks, work.size))
+        yield Contender(bound.answer, flood=_by_threads([bound.answer], work.size))
 
 
 @contextmanager

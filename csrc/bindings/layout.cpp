@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "bindings/unlocked.hpp"
+#include "pipeline/parallel_copy.hpp"
 
 namespace py = pybind11;
 
@@ -148,7 +149,7 @@ void Layout::fill(const ParsedInputs& parsed, std::uint32_t first, pipeline::Cla
       std::memcpy(claim.inputs()[i], from, bytes);
     } else {
       const Unlocked unlocked;
-      std::memcpy(claim.inputs()[i], from, bytes);
+      pipeline::parallel_copy(claim.inputs()[i], from, bytes);
     }
   }
 }
