@@ -87,7 +87,10 @@ LOADS = {
 def measure(
     loads: list[str], servers: dict[str, str], rounds: int, seconds: float
 ) -> ServerSamples:
-    """Samples by scenario and server; who comes first changes from round to round."""
+    """Samples by scenario and server; who comes first changes from round to round.
+
+    Who fails in a scenario is left out of it.
+    """
     samples: ServerSamples = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in loads:
@@ -103,18 +106,26 @@ def measure(
                     taken = take_turn(LOADS[name], server, servers[server], model, seconds)
                     for count, sample in taken.items():
                         samples[scenarios[count]][server].append(sample)
-    return samples
+    return {
+        scenario: {name: taken for name, taken in by_name.items() if len(taken) == rounds}
+        for scenario, by_name in samples.items()
+    }
 
 
 def take_turn(
     load: Load, name: str, python: str, model: Path, seconds: float
 ) -> dict[int, ServerSample]:
-    """Samples of one server by the number of connections."""
+    """Samples of one server by the number of connections; without those that failed."""
     x = np.random.default_rng(2).standard_normal(load.shape, dtype=np.float32)
-    request = load.request(name, x)
+    request, taken = load.request(name, x), {}
     with running(name, python, model) as server:
         check(load.ask, server, request, _expected(model, x))
-        return {count: _measure(load, server, request, count, seconds) for count in CONNECTIONS}
+        for count in CONNECTIONS:
+            try:
+                taken[count] = _measure(load, server, request, count, seconds)
+            except RuntimeError as error:
+                print(f"{name}, {count} connections: {error}", file=sys.stderr)
+    return taken
 
 
 def _measure(
@@ -123,6 +134,8 @@ def _measure(
     load.run(server, request, connections, _WARM_UP)
     before = server.cpu_seconds
     sample = load.run(server, request, connections, seconds)
+    if not sample.rate:
+        raise RuntimeError(f"no answer within {seconds:g} s")
     used = server.cpu_seconds - before
     return ServerSample(**asdict(sample), cpu=used * 1e6 / (sample.rate * seconds))
 

@@ -72,7 +72,16 @@ def load_http(server: Server, request: Request, connections: int, seconds: float
         lines = [f'wrk.headers["{name}"] = "{text}"' for name, text in request.headers.items()]
         script.write_text(_SCRIPT.format(body=body, headers="\n".join(lines)))
         url = f"http://127.0.0.1:{server.http_port}{request.path}"
-        command = ["wrk", "-t1", f"-c{connections}", "--latency", "-s", str(script), url]
+        command = [
+            "wrk",
+            "-t1",
+            f"-c{connections}",
+            "--timeout=60",
+            "--latency",
+            "-s",
+            str(script),
+            url,
+        ]
         return _read_wrk(_run(*command, f"-d{seconds:g}"))
 
 

@@ -62,6 +62,7 @@ class Connection(asyncio.Protocol):
         self._header_bytes = 0
         self._in_headers = True
         self._in_message = False
+        self._timeout: float | None = None  # of the phase that begins with the bytes at hand
         self._held = 0  # bytes of bodies that are read, wait or are under way
         self._refused = False
         self._paused = False
@@ -100,6 +101,9 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             self._refuse(400, f"this is no HTTP/1.1 request: {error}")
         else:
+            if self._timeout is not None and not (self.busy or self._refused):
+                self.deadline = self._loop.time() + self._timeout
+                self._timeout = None
             # Headers that have not ended; sizes of chunks, and headers after them, too.
             if self._received - 2 * len(self._body) > self._options.max_header_bytes:
                 self._refuse_headers()
@@ -131,8 +135,7 @@ class Connection(asyncio.Protocol):
         self._header_bytes = 0
         self._body = b""
         self._began = time.monotonic_ns() if self._connections.tracer.active else 0
-        if not self.busy:
-            self.deadline = self._loop.time() + self._options.header_timeout
+        self._timeout = self._options.header_timeout
 
     def on_url(self, target: bytes) -> None:
         """Take a part of the request's target."""
@@ -157,7 +160,7 @@ class Connection(asyncio.Protocol):
         elif not (self.busy or self._refused):
             if headers.get(b"expect", b"").lower() == b"100-continue":
                 self._transport.write(_CONTINUE)
-            self.deadline = self._loop.time() + self._options.body_timeout
+            self._timeout = self._options.body_timeout
 
     def on_body(self, part: bytes) -> None:
         """Take a part of the body."""
@@ -179,6 +182,7 @@ class Connection(asyncio.Protocol):
         """Hand the request to the application, or let it wait for the one before."""
         self._in_headers = True
         self._in_message = False
+        self._timeout = None
         self._received = 0
         if self._refused:
             return
@@ -205,31 +209,30 @@ class Connection(asyncio.Protocol):
         while True:
             await self._arrival
             self.deadline = math.inf
-            while self._requests:
-                if not await self._answer_one(self._requests.popleft()):
-                    self.busy = False
-                    self._stop_reading()
-                    return
-            self._arrival = _core.LoopFuture(self._loop)
+            keep_alive = True
+            while self._requests and keep_alive:
+                request = self._requests.popleft()
+                held = len(request.body)
+                response = await self._connections.application(request)
+                keep_alive = request.keep_alive and not (
+                    self._refused or self._connections.draining
+                )
+                self._hold(-held)
+                self._write(response.encode(keep_alive, request.method != b"HEAD"))
+                if self._drained is not None:
+                    await self._drained
+                if response.trace is not None:
+                    response.trace.note("HTTP_SEND_END")
+                    response.trace.end()
             self.busy = False
+            if not keep_alive:
+                self._stop_reading()
+                return
+            self._arrival = _core.LoopFuture(self._loop)
             self._await_request()
             if self._paused:
                 self._paused = False
                 self._transport.resume_reading()
-
-    async def _answer_one(self, request: Request) -> bool:
-        """Answer a request; return whether there may be another."""
-        held = len(request.body)
-        response = await self._connections.application(request)
-        keep_alive = request.keep_alive and not (self._refused or self._connections.draining)
-        self._hold(-held)
-        self._write(response.encode(keep_alive, request.method != b"HEAD"))
-        if self._drained is not None:
-            await self._drained
-        if response.trace is not None:
-            response.trace.note("HTTP_SEND_END")
-            response.trace.end()
-        return keep_alive
 
     def _hold(self, size: int) -> None:
         self._held += size

@@ -121,12 +121,13 @@ def as_json(document: Any, status: int = 200) -> Response:
 
 def _raw_response(model: Model, outputs: Outputs) -> Response:
     """All outputs as binary data; the JSON before them is the same for outputs of one shape."""
-    raw = [
-        raw_elements(array) if array.dtype != object else Tensor.of(name, array).raw()
-        for name, array in outputs.items()
-    ]
-    layout = tuple([(name, array.dtype, array.shape) for name, array in outputs.items()])
-    head, length = _raw_head(model.name, model.version, layout, tuple(map(len, raw)))
+    raw, layout = [], []
+    for name, array in outputs.items():
+        dtype = array.dtype
+        data = Tensor.of(name, array).raw() if dtype.hasobject else raw_elements(array)
+        raw.append(data)
+        layout.append((name, dtype, array.shape, len(data)))
+    head, length = _raw_head(model.name, model.version, tuple(layout))
     return Response(200, (head, *raw), BINARY, length)
 
 
@@ -134,8 +135,7 @@ def _raw_response(model: Model, outputs: Outputs) -> Response:
 def _raw_head(
     name: str,
     version: str,
-    layout: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...],
-    sizes: tuple[int, ...],
+    layout: tuple[tuple[str, np.dtype[Any], tuple[int, ...], int], ...],
 ) -> tuple[bytes, tuple[tuple[str, str]]]:
     outputs = [
         {
@@ -144,7 +144,7 @@ def _raw_head(
             "shape": (1, *shape),
             "parameters": {"binary_data_size": size},
         }
-        for (output, dtype, shape), size in zip(layout, sizes, strict=True)
+        for output, dtype, shape, size in layout
     ]
     document = {"model_name": name, "model_version": version, "outputs": outputs}
     head = orjson.dumps(document)
