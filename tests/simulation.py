@@ -69,7 +69,7 @@ class FixedDelay:
 class LatencyTarget:
     """The policy of a session with ``latency_slo``."""
 
-    def __init__(self, costs: dict[int, float], target: float, lanes: int = 2):
+    def __init__(self, costs: dict[int, float], target: float | None, lanes: int = 2):
         self.native = _core.LatencyPolicy(target, lanes, list(costs), lanes_share=True, pads=True)
         for size, cost in costs.items():
             self.native.learn(size, cost)

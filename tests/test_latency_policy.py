@@ -177,3 +177,24 @@ def test_the_margin_settles_where_one_in_a_hundred_is_later():
 def test_refuses_targets_that_are_none(target):
     with pytest.raises(ValueError, match="latency_slo"):
         _core.LatencyPolicy(target, 1, [1], lanes_share=True, pads=True)
+
+
+# --- What trial runs do not show ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", [None, 0.015])
+@pytest.mark.parametrize("excess", [1.2, 1.5])
+def test_a_size_that_looked_dear_in_trial_runs_is_used_under_load(target, excess):
+    """Alone, a batch waits for its transfer, which under load overlaps with the batch before."""
+    tried = LatencyTarget({**RESNET50, 64: excess * RESNET50[64]}, target)
+    outcome = simulate(tried, simulation.poisson(0.97 * CAPACITY, 3 * SECONDS))
+    assert outcome.quantile(0.99) <= 0.015
+    assert max(outcome.batches) == 64
+
+
+def test_a_size_that_is_dear_is_tried_again_now_and_then_only():
+    costs = {**RESNET50, 64: 2.5 * RESNET50[64]}
+    outcome = simulate(
+        LatencyTarget(costs, None), simulation.poisson(0.9 * 32 / costs[32], 3), costs
+    )
+    assert outcome.batches.count(64) <= len(outcome.batches) / 200

@@ -13,10 +13,14 @@ namespace {
 
 constexpr double kQuantile = 0.99;
 
-// Weight of a new cost: the last twenty batches or so of a size count. What makes one size slower,
-// another clock or another user, does so to sizes that have not run lately, too.
+// Weight of a new cost: the last twenty batches or so of a size count, of a new one all. What makes
+// one size slower, another clock or another user, does so to the others, too: above all to those
+// that do not run, and cannot show it.
 constexpr double kCostWeight = 0.1;
-constexpr double kOtherCostWeight = 0.08;
+constexpr double kShareOfOthers = 0.8;
+
+// A size that has not run for so many batches may have become cheaper, and is tried again.
+constexpr std::uint64_t kForgotten = 500;
 
 // A step of the running quantile, as a share of the target: it follows a change of load within some
 // hundred requests and stays within a few per cent of the target otherwise.
@@ -25,28 +29,40 @@ constexpr double kMarginStep = 1.0 / 100;
 }  // namespace
 
 LatencyPolicy::LatencyPolicy(LatencyPolicyOptions options)
-    : options_(std::move(options)), costs_(options_.sizes.size()), runs_(options_.lanes) {
+    : options_(std::move(options)), sizes_(options_.sizes.size()), runs_(options_.lanes) {
   if (options_.target <= 0) throw std::invalid_argument("latency_slo= must be above 0");
   if (options_.sizes.empty()) throw std::invalid_argument("a policy needs batch sizes");
 }
 
 void LatencyPolicy::learn(std::uint32_t samples, Nanoseconds cost) {
   const std::lock_guard lock(mutex_);
-  learn_cost(samples, cost);
+  learn_cost(samples, cost, true);
 }
 
-void LatencyPolicy::learn_cost(std::uint32_t samples, Nanoseconds cost) {
+bool LatencyPolicy::is_in_use(const Size& size) const {
+  return size.runs > 0 && batches_ - size.last_run < kForgotten;
+}
+
+void LatencyPolicy::learn_cost(std::uint32_t samples, Nanoseconds cost, bool is_trial) {
   const auto size = std::lower_bound(options_.sizes.begin(), options_.sizes.end(), samples);
   if (size == options_.sizes.end() || (*size != samples && !options_.pads)) return;
   const auto index = static_cast<std::size_t>(size - options_.sizes.begin());
   const auto seen = static_cast<double>(std::max<Nanoseconds>(cost, 1));
-  if (costs_[index] == 0) {
-    costs_[index] = seen;
+  Size& own = sizes_[index];
+  double weight = kCostWeight;
+  if (!is_trial) {
+    own.runs = is_in_use(own) ? own.runs + 1 : 1;
+    own.last_run = ++batches_;
+    weight = std::max(weight, 1.0 / own.runs);
+  }
+  if (own.cost == 0) {
+    own.cost = seen;
     return;
   }
-  const double change = seen / costs_[index] - 1;
-  for (std::size_t i = 0; i < costs_.size(); ++i) {
-    costs_[i] *= 1 + (i == index ? kCostWeight : kOtherCostWeight) * change;
+  const double change = seen / own.cost - 1;
+  for (Size& other : sizes_) {
+    const double others = kShareOfOthers * (is_in_use(other) ? kCostWeight : weight);
+    other.cost *= 1 + (&other == &own ? weight : others) * change;
   }
 }
 
@@ -54,13 +70,13 @@ void LatencyPolicy::learn_cost(std::uint32_t samples, Nanoseconds cost) {
 double LatencyPolicy::cost_of(std::uint32_t samples) const {
   const auto above = std::lower_bound(options_.sizes.begin(), options_.sizes.end(), samples);
   if (above == options_.sizes.end()) {
-    return costs_.back() * samples / static_cast<double>(options_.sizes.back());
+    return sizes_.back().cost * samples / static_cast<double>(options_.sizes.back());
   }
   const auto i = static_cast<std::size_t>(above - options_.sizes.begin());
-  if (*above == samples || options_.pads || i == 0) return costs_[i];
+  if (*above == samples || options_.pads || i == 0) return sizes_[i].cost;
   const double share = static_cast<double>(samples - options_.sizes[i - 1]) /
                        static_cast<double>(*above - options_.sizes[i - 1]);
-  return costs_[i - 1] + share * (costs_[i] - costs_[i - 1]);
+  return sizes_[i - 1].cost + share * (sizes_[i].cost - sizes_[i - 1].cost);
 }
 
 // Who comes right after a launch waits for that batch, or for the first lane, and then for its own.
@@ -69,11 +85,12 @@ std::uint32_t LatencyPolicy::limit() const {
   std::uint32_t best = options_.sizes.front();
   double most = 0;
   for (std::size_t i = 0; i < options_.sizes.size(); ++i) {
-    const double cost = std::max(costs_[i], 1.0);
+    const double cost = std::max(sizes_[i].cost, 1.0);
     const double throughput = options_.sizes[i] / cost;
     if (cost * turns + margin_ > static_cast<double>(options_.target)) continue;
-    if (throughput < most) continue;
-    most = throughput;
+    // A size that is in no use is taken for as good as the smaller ones, or it would never show.
+    if (throughput < most && is_in_use(sizes_[i])) continue;
+    most = std::max(most, throughput);
     best = options_.sizes[i];
   }
   return best;
@@ -109,7 +126,7 @@ LaunchDecision LatencyPolicy::decide(Nanoseconds now, std::uint32_t queued) cons
   if (!options_.lanes_share || runs_nothing()) return {worth_launching(queued), now};
   // The device is busy: until shortly before its end, who comes can still join. What a small batch
   // takes is mostly launch and transfer, which is to overlap.
-  const auto lead = static_cast<Nanoseconds>(costs_.front() / 2);
+  const auto lead = static_cast<Nanoseconds>(sizes_.front().cost / 2);
   const Nanoseconds at = device_free_at(now) - lead;
   if (now < at) return {0, at};
   return {worth_launching(queued), now};
@@ -145,7 +162,7 @@ void LatencyPolicy::finished(std::uint32_t lane, Nanoseconds now) {
   const Run run = std::exchange(runs_[lane], Run{});
   const Nanoseconds start =
       options_.lanes_share ? std::max(run.launched_at, last_finished_) : run.launched_at;
-  learn_cost(run.samples, now - start);
+  learn_cost(run.samples, now - start, false);
   last_finished_ = now;
 }
 

@@ -69,7 +69,15 @@ class LatencyPolicy {
     ring::Nanoseconds launched_at = 0, ends_at = 0;
   };
 
-  void learn_cost(std::uint32_t samples, ring::Nanoseconds cost);
+  /// A batch size. What it cost in trial runs, one at a time, may be too much: batches overlap.
+  struct Size {
+    double cost = 0;             // ns; 0: not known yet
+    std::uint32_t runs = 0;      // under load, while it is in use
+    std::uint64_t last_run = 0;  // the number of that batch
+  };
+
+  void learn_cost(std::uint32_t samples, ring::Nanoseconds cost, bool is_trial);
+  bool is_in_use(const Size& size) const;
   double cost_of(std::uint32_t samples) const;
   std::uint32_t limit() const;
   std::uint32_t worth_launching(std::uint32_t available) const;
@@ -78,7 +86,8 @@ class LatencyPolicy {
 
   const LatencyPolicyOptions options_;
   mutable std::mutex mutex_;
-  std::vector<double> costs_;           // of options_.sizes, ns; 0: not known yet
+  std::vector<Size> sizes_;             // as options_.sizes
+  std::uint64_t batches_ = 0;           // that have run under load
   std::vector<Run> runs_;               // by lane
   ring::Nanoseconds last_ends_at_ = 0;  // of what was launched last
   ring::Nanoseconds last_finished_ = 0;
