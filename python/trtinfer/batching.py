@@ -19,14 +19,13 @@ logger = logging.getLogger("trtinfer")
 #: A larger batch may be dearer per sample by this factor, which is the noise of the measurement.
 _AS_CHEAP = 1.1
 
-#: So many sizes in a row that are dearer end the search for larger ones.
-_MISSES = 2
-
 #: A lone run quicker than this costs about as much as handing a request over, so merging pays.
 _QUICK_SECONDS = 200e-6
 
-#: How long the search for the largest batch that is as cheap may take when a session opens.
+#: How long the search for the largest batch that is as cheap may take when a session opens: each
+#: size is timed so often, and smaller sizes only where a model is slow.
 _SEARCH_SECONDS = 1.0
+_ROUNDS = 4
 
 #: How long the runs that time one input may take together; at least two are timed.
 _TIMING_SECONDS = 0.1
@@ -115,25 +114,40 @@ def find_merge_limit(native: _core.OnnxRuntimeModel, axis: BatchAxis, max_batch_
     """
     if not axis.batched or axis.fixed:
         return max_batch_size
-    started = time.perf_counter()
-    limit, size, cheapest, misses = 1, 1, math.inf, 0
-    while size <= max_batch_size and time.perf_counter() - started < _SEARCH_SECONDS:
-        accepted = _invent(native, size)
-        if accepted is None and size == 1:
-            return max_batch_size  # nothing is known
-        if accepted is None:
+    accepted = _invent(native, 1)
+    if accepted is None:
+        return max_batch_size  # nothing is known
+    alone = _least_seconds(native, accepted[0])
+    if alone < _QUICK_SECONDS:
+        _invent(native, max_batch_size)  # warms it up
+        return max_batch_size
+    inputs = {1: accepted[0]}
+    most_rows = max(2.0, _SEARCH_SECONDS / _ROUNDS / alone)
+    for size in _sizes_up_to(max_batch_size):
+        if sum(inputs) + size > most_rows or (accepted := _invent(native, size)) is None:
             break
-        cost = _least_seconds(native, accepted[0]) / size
-        if size == 1 and cost < _QUICK_SECONDS:
-            _invent(native, max_batch_size)  # warms it up
-            return max_batch_size
-        if cost <= _AS_CHEAP * cheapest:
-            limit, misses = size, 0
-        elif (misses := misses + 1) == _MISSES:
-            break
-        cheapest = min(cheapest, cost)
-        size = max_batch_size if size < max_batch_size < 2 * size else 2 * size
-    return limit
+        inputs[size] = accepted[0]
+    costs = _least_per_row(native, inputs)
+    return max(size for size, cost in costs.items() if cost <= _AS_CHEAP * min(costs.values()))
+
+
+def _sizes_up_to(most: int) -> list[int]:
+    """2, 4, 8, ... and the largest."""
+    sizes = [2**i for i in range(1, most.bit_length()) if 2**i < most]
+    return [*sizes, most] if most > 1 else []
+
+
+def _least_per_row(
+    native: _core.OnnxRuntimeModel, inputs: dict[int, list[Array]]
+) -> dict[int, float]:
+    """Time batches of each size in turns, as what disturbs them comes and goes."""
+    times = dict.fromkeys(inputs, math.inf)
+    for _ in range(_ROUNDS):
+        for size, arrays in inputs.items():
+            start = time.perf_counter()
+            _try_run(native, arrays)
+            times[size] = min(times[size], (time.perf_counter() - start) / size)
+    return times
 
 
 # --- Batch axis -------------------------------------------------------------------------------
