@@ -60,6 +60,7 @@ MODULE_ORDER = [
     "model_metadata",
     "tensorrt_backend",
     "opening",
+    "intake",
     "closing",
     "session",
     "opentelemetry",

@@ -105,7 +105,7 @@ def open_loop(  # noqa: PLR0913
     """
     # Beneath the session's public methods on purpose: they would pace the load.
     loop = session._pipeline.open_loop(
-        list(inputs), session._convert, arrivals, waits_for_room, timeout, priorities
+        list(inputs), session._intake.convert, arrivals, waits_for_room, timeout, priorities
     )
     errors: list[BaseException] = []
     thread = threading.Thread(target=_keep_error, args=(loop.run, errors))

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextlib
 import logging
 import os
 import threading
-import time
 from asyncio import get_running_loop
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from contextvars import copy_context
-from copy import deepcopy
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TypeVar, cast
 
@@ -21,13 +16,12 @@ from trtinfer import (
     _core,
     batch_policy,
     closing,
-    device_tensor,
-    images,
 )
 from trtinfer.backend import RingSizes
 from trtinfer.completion import FutureCompleter, InferenceFuture, LoopCompleter
 from trtinfer.errors import InputError, QueueFullError
-from trtinfer.inputs import InputReader, Shapes
+from trtinfer.inputs import Shapes
+from trtinfer.intake import Intake
 from trtinfer.metrics import Stats
 from trtinfer.model_source import ModelSource
 from trtinfer.opening import Opening, check
@@ -131,15 +125,13 @@ class Session:
         self.batched = opened.batched
         self.sizes = sizes
         self._trial_batches = {gpu: executor.batches for gpu, executor in opened.gpus.items()}
-        batched = opened.batched and self._recipe is None
-        self._reader = InputReader(opened.inputs, batched, opened.has_tensors)
         self._has_tensors = opened.has_tensors
         self._pipeline = opened.pipeline
+        self._intake = Intake(opened, self._recipe)
         self._futures = FutureCompleter()
         self._loops: dict[asyncio.AbstractEventLoop, LoopCompleter] = {}
         self._last_loop: tuple[asyncio.AbstractEventLoop | None, LoopCompleter | None] = None, None
-        self._invalid = 0
-        self._lock = threading.Lock()  # guards _loops and _invalid
+        self._lock = threading.Lock()  # guards _loops
         self._traces = TraceDelivery(trace, self._pipeline) if trace is not None else None
         self._held = closing.Held(self._pipeline, self._futures, self._loops, self._traces)
         closing.watch(self, self._held)
@@ -174,7 +166,7 @@ class Session:
                     return outputs
             except InputError:
                 pass  # the slower path counts it
-        return self._infer_slowly(x, timeout, priority)
+        return self._intake.infer(x, timeout, priority)
 
     def submit(self, x: object, timeout: float | None = None, priority: int = 0) -> InferenceFuture:
         """Publish one request and return its future at once; arguments and errors as `infer`.
@@ -193,7 +185,7 @@ class Session:
                     return future.attach(pending)
             except InputError:
                 pass  # the slower path counts it
-        return future.attach(self._submit_slowly(x, notifier, future, timeout, priority))
+        return future.attach(self._intake.submit(x, notifier, future, timeout, priority))
 
     async def ainfer(
         self,
@@ -226,7 +218,9 @@ class Session:
             if not completer.wake_scheduled:
                 completer.schedule_wake()
         if future is None:
-            future = await self._submit_off_loop(loop, x, timeout, priority)
+            future = await self._intake.submit_off_loop(
+                loop, x, completer.notifier, timeout, priority
+            )
         outputs: Outputs = await future
         if timeline is not None:
             timeline.arrival, timeline.launch, timeline.completion = future.times()
@@ -250,8 +244,8 @@ class Session:
             futures = self.submit_many(xs, timeout, priority)
             concurrent.futures.wait(futures)
             return [future.result() for future in futures]
-        results = self._pipeline.infer_many(list(xs), self._convert, timeout, priority)
-        if errors := self._counted_errors(results):
+        results = self._pipeline.infer_many(list(xs), self._intake.convert, timeout, priority)
+        if errors := self._intake.count_errors(results):
             raise errors[0]
         return cast(list[Outputs], results)
 
@@ -268,15 +262,15 @@ class Session:
         notifier = self._futures.notifier
         if self._has_tensors:
             submitted = self._pipeline.submit_many(
-                xs, notifier, futures, self._convert, timeout, priority
+                xs, notifier, futures, self._intake.convert, timeout, priority
             )
-            self._counted_errors(submitted)
+            self._intake.count_errors(submitted)
             for future, pending in zip(futures, submitted, strict=True):
                 future.attach_or_fail(pending)
             return futures
         for x, future in zip(xs, futures, strict=True):
             try:
-                future.attach(self._submit_slowly(x, notifier, future, timeout, priority))
+                future.attach(self._intake.submit(x, notifier, future, timeout, priority))
             except Exception as error:
                 future.set_exception(error)
         return futures
@@ -302,10 +296,8 @@ class Session:
             QueueFullError: There is no room in the ring.
             ClosedError: The session is closed.
         """
-        with self._counting_invalid():
-            shapes = self._reader.claim_shapes(shape, rows)
-            if self._recipe is not None and 0 in shapes[0]:
-                raise InputError(f"an image has pixels: the shape {shape} was received")
+        with self._intake.counting():
+            shapes = self._intake.claim_shapes(shape, rows)
             if rows is not None and rows > self._pipeline.max_batch_size:
                 raise InputError(f"{rows=}: at most {self._pipeline.max_batch_size} fit a batch")
             claim = self._pipeline.claim(rows or 1, rows is not None, shapes, timeout)
@@ -321,7 +313,7 @@ class Session:
         python = {
             "backend": backend,
             "fallback": fallback,
-            "invalid": self._invalid,
+            "invalid": self._intake.invalid,
             "traces_dropped": self._traces.dropped if self._traces else 0,
             "gpu_batches": {
                 gpu: executor.batches - self._trial_batches[gpu]
@@ -381,105 +373,13 @@ class Session:
         """Close the session; after an error, without draining."""
         self.close(drain=error is None)
 
-    # --- The slower paths: inputs to convert, images to decode, values that are no tensors ------
-
-    def _infer_slowly(self, x: object, timeout: float | None, priority: int) -> Outputs:
-        with self._counting_invalid():
-            if self._is_image(x):
-                started = time.monotonic()
-                claim = self._claim_image(x, timeout)
-                return claim.infer(_left(timeout, started), priority)
-            inputs = self._reader.read(x)
-            if not self._has_tensors:
-                return cast(Outputs, self._pipeline.infer_object(inputs, timeout, priority))
-            return _matched(self._pipeline.infer(inputs, timeout, priority))
-
-    def _submit_slowly(
-        self,
-        x: object,
-        notifier: _core.Notifier,
-        cookie: Future[Outputs] | _core.LoopFuture,
-        timeout: float | None,
-        priority: int,
-    ) -> _core.PendingRequest:
-        with self._counting_invalid():
-            if self._is_image(x):
-                started = time.monotonic()
-                claim = self._claim_image(x, timeout)
-                return claim.submit(notifier, cookie, _left(timeout, started), priority)
-            inputs = self._reader.read(x)
-            if not self._has_tensors:
-                inputs = deepcopy(inputs)
-                return self._pipeline.submit_object(inputs, notifier, cookie, timeout, priority)
-            return _matched(self._pipeline.submit(inputs, notifier, cookie, timeout, priority))
-
-    def _is_image(self, x: object) -> bool:
-        if self._recipe is None or isinstance(x, Mapping):
-            return False
-        return not _core.DeviceTensor.is_on_gpu(x)
-
-    def _claim_image(self, x: object, timeout: float | None) -> _core.Claim:
-        image = images.load(x)
-        claim = self._pipeline.claim(1, False, [list(image.shape)], timeout)
-        try:
-            image.decode_into(claim.inputs[self.inputs[0].name])
-        except BaseException:
-            claim.release()
-            raise
-        return claim
-
-    async def _submit_off_loop(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        x: object,
-        timeout: float | None,
-        priority: int,
-    ) -> _core.LoopFuture:
-        """Decode images, and wait for room, without holding up the loop."""
-        future = _core.LoopFuture(loop)
-        notifier = self._completer_of(loop).notifier
-        started = time.monotonic()
-        with self._counting_invalid():
-            x = device_tensor.hold(x)
-
-        def publish() -> None:
-            left = _left(timeout, started)
-            future.attach(self._submit_slowly(x, notifier, future, left, priority))
-
-        try:
-            await loop.run_in_executor(None, copy_context().run, publish)
-        except asyncio.CancelledError:
-            future.cancel()
-            raise
-        return future
+    # --- Futures and loops ----------------------------------------------------------------------
 
     def _submit_claim(
         self, claim: _core.Claim, timeout: float | None, priority: int
     ) -> InferenceFuture:
         future = InferenceFuture()
         return future.attach(claim.submit(self._futures.notifier, future, timeout, priority))
-
-    def _convert(self, x: object) -> dict[str, object]:
-        if self._is_image(x):
-            return {self.inputs[0].name: images.load(x).decode()}
-        return self._reader.read(x)
-
-    @contextlib.contextmanager
-    def _counting_invalid(self) -> Iterator[None]:
-        try:
-            yield
-        except InputError:
-            with self._lock:
-                self._invalid += 1
-            raise
-
-    def _counted_errors(self, results: Sequence[object]) -> list[Exception]:
-        """What became of many requests: the exceptions, and those that were refused counted."""
-        errors = [result for result in results if isinstance(result, Exception)]
-        if errors:
-            with self._lock:
-                self._invalid += sum(isinstance(error, InputError) for error in errors)
-        return errors
 
     def _completer_of(self, loop: asyncio.AbstractEventLoop) -> LoopCompleter:
         with self._lock:
@@ -490,14 +390,3 @@ class Session:
                 completer = self._loops[loop] = LoopCompleter(loop, self._pipeline)
         self._last_loop = loop, completer
         return completer
-
-
-def _matched(result: Result | None) -> Result:
-    if result is None:  # what InputReader lets through fits the core as well
-        raise AssertionError("the core refused an input that fits the model")
-    return result
-
-
-def _left(timeout: float | None, started: float) -> float | None:
-    """What is left of a timeout that counts from ``started``."""
-    return None if timeout is None else timeout - (time.monotonic() - started)
