@@ -1,5 +1,6 @@
 #include "cuda/device_pool.hpp"
 
+#include <algorithm>
 #include <exception>
 #include <utility>
 
@@ -15,14 +16,10 @@ std::size_t round_up(std::size_t bytes) {
 
 }  // namespace
 
-std::shared_ptr<std::byte> DevicePool::take(std::size_t bytes, const Stream& stream) {
+std::shared_ptr<std::byte> DevicePool::take(std::size_t bytes) {
   bytes = round_up(bytes);
   std::unique_ptr<Block> block = find(bytes);
-  if (block == nullptr) {
-    block.reset(new Block{allocate_device(bytes), bytes, Event()});
-  } else {
-    stream.wait(block->returned);
-  }
+  if (block == nullptr) block.reset(new Block{allocate_device(bytes), bytes, Event()});
   std::byte* const memory = block->memory.get();
   return {memory, [pool = shared_from_this(), kept = block.release()](std::byte*) {
             pool->give_back(std::unique_ptr<Block>(kept));
@@ -31,8 +28,10 @@ std::shared_ptr<std::byte> DevicePool::take(std::size_t bytes, const Stream& str
 
 std::unique_ptr<DevicePool::Block> DevicePool::find(std::size_t bytes) {
   const std::lock_guard lock(mutex_);
-  const auto found = free_.lower_bound(bytes);
-  if (found == free_.end() || found->first > 2 * bytes) return nullptr;
+  const auto end = free_.upper_bound(2 * bytes);
+  const auto found = std::find_if(free_.lower_bound(bytes), end,
+                                  [](const auto& block) { return block.second->returned.done(); });
+  if (found == end) return nullptr;
   std::unique_ptr<Block> block = std::move(found->second);
   free_.erase(found);
   return block;

@@ -16,10 +16,10 @@ class DevicePool : public std::enable_shared_from_this<DevicePool> {
  public:
   explicit DevicePool(int device) : device_(device) {}
 
-  // Bytes for work that is enqueued on a stream of that GPU from now on; throws Error. They come
-  // back with their last owner, and are used again after all that was enqueued by then on the
-  // default stream and on the streams that wait for it.
-  std::shared_ptr<std::byte> take(std::size_t bytes, const Stream& stream);
+  // Bytes of that GPU, which is current; throws Error. They come back with their last owner, and
+  // are used again when all is done that was enqueued by then on the default stream and on the
+  // streams that wait for it.
+  std::shared_ptr<std::byte> take(std::size_t bytes);
 
   int device() const noexcept { return device_; }
 

@@ -215,7 +215,7 @@ void TensorRtExecutor::keep_outputs(const Batch& batch, const Lane& lane) const 
     const std::byte* from = output.device.get();
     for (const BatchUnit& unit : batch.units) {
       const std::size_t bytes = output.row_bytes * unit.rows;
-      std::shared_ptr<std::byte> to = kept_->take(bytes, lane.stream);
+      std::shared_ptr<std::byte> to = kept_->take(bytes);
       cuda::copy_async(to.get(), from, bytes, lane.stream);
       unit.request->keep_output(i, output.row, batched_, std::move(to), options_.device);
       from += bytes;
