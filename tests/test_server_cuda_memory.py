@@ -21,13 +21,11 @@ from trtinfer import _core
 
 pytest.importorskip("grpc", reason="the server's packages are not installed")
 pytest.importorskip("tritonclient", reason="the server's packages are not installed")
-import tritonclient.grpc
-import tritonclient.http
 from serving import Served, serving
+from triton_clients import MODULES, client_of
 from tritonclient.utils import InferenceServerException
 
 HANDLE = bytes(range(64))
-MODULES = {"http": tritonclient.http, "grpc": tritonclient.grpc}
 X = np.random.default_rng(3).standard_normal((2, 256), dtype=np.float32)
 SERVE = [sys.executable, "-m", "trtinfer", "serve", "--allow-shared-memory"]
 without_gpu = pytest.mark.skipif(not _core.probe_cuda().reason, reason="there is a GPU")
@@ -47,13 +45,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     models = {"m": matmul_model()}
     with serving(models, folder, grpc_port=0, allow_shared_memory=True) as served:
         yield served
-
-
-@contextlib.contextmanager
-def client_of(served: Served, protocol: str) -> Iterator[Any]:
-    address = served.address if protocol == "http" else served.grpc_address
-    with MODULES[protocol].InferenceServerClient(address) as client:
-        yield client
 
 
 def refusal(

@@ -18,6 +18,7 @@ import tritonclient.http
 from classification import picture, png, ultralytics
 from models import matmul_model
 from serving import Served, serving
+from triton_clients import MODULES, client_of
 
 X = np.zeros((2, 256), np.float32)
 ON = {"trace_level": ["TIMESTAMPS"], "trace_rate": "1"}
@@ -30,7 +31,6 @@ STAGES = {
         *("GRPC_SEND_START", "GRPC_SEND_END"),
     ],
 }
-MODULES = {"http": tritonclient.http, "grpc": tritonclient.grpc}
 
 
 @contextlib.contextmanager
@@ -39,13 +39,6 @@ def traced(folder: Path) -> Iterator[Served]:
     file = str(folder / "trace.json")
     with serving(models, folder, grpc_port=0, trace_file=file) as served:
         yield served
-
-
-@contextlib.contextmanager
-def client_of(served: Served, protocol: str) -> Iterator[Any]:
-    address = served.address if protocol == "http" else served.grpc_address
-    with MODULES[protocol].InferenceServerClient(address) as client:
-        yield client
 
 
 def infer(client: Any, protocol: str, model: str = "m", request_id: str = "") -> None:
