@@ -30,12 +30,12 @@ class DevicePool : public std::enable_shared_from_this<DevicePool> {
     Event returned;
   };
 
-  std::unique_ptr<Block> find(std::size_t bytes);
-  void give_back(std::unique_ptr<Block> block) noexcept;
+  std::shared_ptr<Block> find(std::size_t bytes);
+  void give_back(std::shared_ptr<Block> block) noexcept;
 
   const int device_;
   std::mutex mutex_;
-  std::multimap<std::size_t, std::unique_ptr<Block>> free_;  // by size
+  std::multimap<std::size_t, std::shared_ptr<Block>> free_;  // by size
 };
 
 }  // namespace trtinfer::cuda

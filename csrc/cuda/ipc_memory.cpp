@@ -67,7 +67,7 @@ IpcMemory::IpcMemory(std::span<const std::byte, kHandleBytes> /*handle*/, int de
   throw Error(kNoDevice, "a build without CUDA");
 }
 
-IpcMemory::~IpcMemory() = default;
+IpcMemory::~IpcMemory() {}  // none was ever made
 
 #endif
 

@@ -18,6 +18,17 @@ std::size_t threads_for(std::size_t bytes) {
   return std::clamp<std::size_t>(bytes / kBytesEach, 1, std::clamp(cores / 2, 1UL, kMostThreads));
 }
 
+/// False: there are no more threads for this process.
+template <typename Work>
+bool start(std::vector<std::jthread>& threads, const Work& work) {
+  try {
+    threads.emplace_back(work);
+    return true;
+  } catch (const std::system_error&) {
+    return false;
+  }
+}
+
 }  // namespace
 
 void parallel_copy(std::byte* to, const std::byte* from, std::size_t bytes) {
@@ -25,14 +36,10 @@ void parallel_copy(std::byte* to, const std::byte* from, std::size_t bytes) {
   const std::size_t each = (bytes / count + kPage - 1) / kPage * kPage;
   std::vector<std::jthread> threads;  // joined at the end
   std::size_t left = bytes;           // the last part is this thread's
-  try {
-    threads.reserve(count - 1);
-    while (threads.size() + 1 < count) {
-      threads.emplace_back(
-          [to, from, at = left - each, each] { std::memcpy(to + at, from + at, each); });
-      left -= each;
-    }
-  } catch (const std::system_error&) {  // no more threads for this process
+  while (threads.size() + 1 < count && start(threads, [to, from, at = left - each, each] {
+           std::memcpy(to + at, from + at, each);
+         })) {
+    left -= each;
   }
   std::memcpy(to, from, left);
 }
