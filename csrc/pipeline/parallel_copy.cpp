@@ -32,6 +32,7 @@ bool start(std::vector<std::jthread>& threads, const Work& work) {
 }  // namespace
 
 void parallel_copy(std::byte* to, const std::byte* from, std::size_t bytes) {
+  if (bytes == 0) return;
   const std::size_t count = threads_for(bytes);
   const std::size_t each = (bytes / count + kPage - 1) / kPage * kPage;
   std::vector<std::jthread> threads;  // joined at the end
