@@ -9,7 +9,7 @@ import ml_dtypes
 import models
 import numpy as np
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 from onnx.helper import np_dtype_to_tensor_dtype
 
 import trtinfer
@@ -441,3 +441,10 @@ def test_refuses_priorities_out_of_range(matmul, priority):
 def test_input_errors_are_value_errors():
     assert issubclass(trtinfer.InputError, ValueError)
     assert issubclass(trtinfer.DeadlineExceededError, TimeoutError)
+
+
+def test_a_model_without_inputs_is_run_as_well():
+    node = helper.make_node("Identity", ["seven"], ["y"])
+    model = models.build([node], [], [models.tensor("y", [])], seven=np.float32(7))
+    with trtinfer.Session(model) as session:
+        assert session.infer({})["y"] == 7

@@ -39,7 +39,7 @@ class Intake:
         self._pipeline = opened.pipeline
         self._has_tensors = opened.has_tensors
         self._recipe = recipe
-        self._first_input = opened.inputs[0].name
+        self._inputs = opened.inputs
         batched = opened.batched and recipe is None
         self._reader = InputReader(opened.inputs, batched, opened.has_tensors)
         self._lock = threading.Lock()  # guards invalid
@@ -104,7 +104,7 @@ class Intake:
     def convert(self, x: object) -> dict[str, object]:
         """Return a request of tensors or an image as arrays that fit the core; counts nothing."""
         if self._is_image(x):
-            return {self._first_input: images.load(x).decode()}
+            return {self._inputs[0].name: images.load(x).decode()}
         return self._reader.read(x)
 
     def claim_shapes(self, shape: Shapes | None, rows: int | None) -> list[list[int]]:
@@ -145,7 +145,7 @@ class Intake:
         image = images.load(x)
         claim = self._pipeline.claim(1, False, [list(image.shape)], timeout)
         try:
-            image.decode_into(claim.inputs[self._first_input])
+            image.decode_into(claim.inputs[self._inputs[0].name])
         except BaseException:
             claim.release()
             raise
