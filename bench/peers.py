@@ -1,7 +1,7 @@
 """Other ways to run ResNet-50 in half precision: ONNX Runtime with NVIDIA's provider, and PyTorch.
 
-They take batches that are formed already, have as many of them under way as trtinfer has, and reuse
-their buffers. "On the GPU": without transfers.
+They take batches that are formed already, have as many of them under way as trtinfer has (one
+where two hang), and reuse their buffers. "On the GPU": without transfers.
 """
 
 from __future__ import annotations
