@@ -66,7 +66,7 @@ void tells_refused_and_failed_requests_apart() {
   CHECK(p.pipeline->stats().rejected == 4);
 }
 
-void keeps_timeouts_and_priorities() {
+void keeps_timeouts() {
   const AddOnePipeline p({.capacity = 8, .max_batch_size = 1});
   p.executor->close_gate();
   OpenLoop loop(p.pipeline, {sample(kGood)}, every(0, 5),
@@ -78,14 +78,17 @@ void keeps_timeouts_and_priorities() {
   p.executor->open_gate();
   runner.join();
   for (const Nanoseconds latency : loop.latencies()) CHECK(latency == OpenLoop::kFailed);
+}
 
+void keeps_priorities() {
+  const AddOnePipeline p({.capacity = 8, .max_batch_size = 1});
   p.executor->close_gate();
   p.executor->delay = std::chrono::milliseconds(20);  // or several would be seen to end at once
   OpenLoop ordered(p.pipeline, {sample(kGood)}, every(0, 5), {.priorities = {0, 1}});
-  std::thread again([&] { ordered.run(); });
+  std::thread runner([&] { ordered.run(); });
   while (ordered.sent() != 5) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   p.executor->open_gate();
-  again.join();
+  runner.join();
   CHECK(ordered.latencies()[3] < ordered.latencies()[4]);
 }
 
@@ -127,7 +130,8 @@ int main() {
   answers_every_request_and_sends_none_early();
   counts_latency_from_the_arrival_while_the_server_stalls();
   tells_refused_and_failed_requests_apart();
-  keeps_timeouts_and_priorities();
+  keeps_timeouts();
+  keeps_priorities();
   stops_in_a_long_pause();
   ends_when_the_pipeline_is_closed();
   wants_arrivals_in_order();
