@@ -29,7 +29,7 @@ std::vector<Nanoseconds> every(Nanoseconds pause, std::size_t count) {
 }
 
 void answers_every_request_and_sends_none_early() {
-  const AddOnePipeline p({.capacity = 64, .lanes = 2, .max_batch_size = 4});
+  const AddOnePipeline p({.capacity = 512, .lanes = 2, .max_batch_size = 4});
   OpenLoop loop(p.pipeline, {sample(kGood)}, every(kMillisecond / 10, 300));
   loop.run();
   CHECK(loop.sent() == 300 && p.pipeline->stats().completed == 300);

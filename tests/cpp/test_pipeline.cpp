@@ -68,8 +68,8 @@ void lets_followers_share_the_next_batch() {
 void expires_a_caller_whose_batch_is_late() {
   const AddOnePipeline p({.capacity = 8, .max_batch_size = 1});
   p.executor->close_gate();
-  const auto first = p.infer(1, 1, 5 * kMillisecond);   // launched, not answered
-  const auto second = p.infer(1, 1, 5 * kMillisecond);  // not launched
+  const auto first = p.infer(1, 1, 100 * kMillisecond);   // launched, not answered
+  const auto second = p.infer(1, 1, 100 * kMillisecond);  // not launched
   CHECK(first->launched && first->outcome() == Outcome::kExpired);
   CHECK(!second->launched && second->outcome() == Outcome::kExpired);
   p.executor->open_gate();
