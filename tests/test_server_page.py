@@ -1,7 +1,7 @@
 """The page at /: its parts, and a visit in headless Chromium.
 
-TRTINFER_CHROMIUM is the path of a Chromium (or its headless shell); playwright drives it. With
-TRTINFER_SCREENSHOT a picture of the page is written there.
+`make test-programs` gets a Chromium and playwright, which drives it; TRTINFER_CHROMIUM is its path.
+With TRTINFER_SCREENSHOT a picture of the page is written there.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,25 +46,43 @@ def test_the_page_needs_no_token_but_its_questions_do(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def page(served: Served) -> Iterator[Any]:
+def visit() -> Iterator[Callable[[Served], Any]]:
+    """Opens the page of a server; what it complains about in the browser's console is an error."""
     if CHROMIUM is None or importlib.util.find_spec("playwright") is None:
-        pytest.skip("TRTINFER_CHROMIUM or playwright is missing")
+        pytest.skip("TRTINFER_CHROMIUM or playwright is missing: make test-programs")
     from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    problems: list[str] = []
+
+    def open_page(served: Served) -> Any:
         page = browser.new_page(viewport={"width": 1000, "height": 900})
-        problems: list[str] = []
         page.on("console", lambda message: problems.append(message.text))
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.goto(f"http://{served.address}/")
-        yield page
-        refused = "Failed to load resource: the server responded with a status of 400"
+        return page
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield open_page
+        refused = "Failed to load resource: the server responded with a status of 40"
         assert [text for text in problems if not text.startswith(refused)] == []
         browser.close()
 
 
-def test_a_visitor_drops_pictures_and_sees_labels_and_plots(page: Any, served: Served) -> None:
+def test_a_visitor_types_the_token(visit: Callable[[Served], Any], tmp_path: Path) -> None:
+    with serving({"colors": ultralytics()}, tmp_path, token="secret") as served:
+        page = visit(served)
+        page.locator("#token").fill("secret")
+        page.locator("#token").press("Enter")
+        picture_of_red = {"name": "red.png", "mimeType": "image/png", "buffer": png(picture("red"))}
+        page.locator("#files").set_input_files([picture_of_red])
+        assert "red" in page.locator("article li").first.inner_text()
+
+
+def test_a_visitor_drops_pictures_and_sees_labels_and_plots(
+    visit: Callable[[Served], Any], served: Served
+) -> None:
+    page = visit(served)
     page.locator("#health.ready").wait_for()
     files = [
         {"name": f"{color}.png", "mimeType": "image/png", "buffer": png(picture(color))}

@@ -156,5 +156,6 @@ async function look() {
   setTimeout(look, 1000);
 }
 
+byId("login").addEventListener("submit", (event) => event.preventDefault());  // `ask` reads the token
 listenForPictures();
 look();
