@@ -294,6 +294,18 @@ def test_a_session_may_be_collected_on_a_thread_of_its_own():
     wait_until(lambda: live_objects() == before)
 
 
+@pytest.mark.parametrize("on_own_thread", [False, True])
+def test_a_session_is_dropped_while_threads_cannot_end(on_own_thread, monkeypatch):
+    """As where the collector runs in threading itself, with the lock that ending threads take."""
+    before = live_objects()
+    session = open_slow(trace=lambda traces: None)
+    session.submit(ONE).result()
+    monkeypatch.setattr(trtinfer._core, "on_own_thread", lambda: on_own_thread)
+    with threading._active_limbo_lock:
+        del session
+    wait_until(lambda: live_objects() == before)
+
+
 @pytest.mark.parametrize("way", ["submit", "infer", "timeout", "cancel", "fail", "claim"])
 def test_requests_leave_nothing_behind(way):
     before = live_objects()["requests"]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import atexit
-import functools
-import threading
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,6 +44,19 @@ class Held:
         if self.traces is not None:
             self.traces.stop()
 
+    def drop(self) -> None:
+        """End it from the garbage collector, which runs in the middle of anything.
+
+        Whoever it interrupts may hold a lock that Python's threads need before they can end:
+        they are told to end, but not waited for.
+        """
+        self.pipeline.close(False)
+        self.futures.stop(wait=False)
+        for completer in list(self.loops.values()):
+            completer.stop()
+        if self.traces is not None:
+            self.traces.stop(wait=False)
+
 
 def watch(session: Closable, held: Held) -> None:
     """Close what a session holds when it is dropped unclosed, or when the interpreter ends."""
@@ -59,12 +71,12 @@ def forget(session: Closable) -> None:
 
 
 def _close_dropped(held: Held) -> None:
-    end = functools.partial(held.close, drain=False)
     if _core.on_own_thread():
-        # The garbage collector ran on a thread that the end of a session waits for.
-        threading.Thread(target=end, name="trtinfer-close", daemon=True).start()
+        # The collector ran on a thread that the end of a session waits for. No threading.Thread:
+        # its start takes a lock, which another thread may hold that waits for this one.
+        _thread.start_new_thread(held.drop, ())
     else:
-        end()
+        held.drop()
 
 
 @atexit.register

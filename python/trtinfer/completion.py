@@ -107,11 +107,11 @@ class FutureCompleter:
                     self._thread = thread  # never seen before it is started: `stop` joins it
         return self._notifier
 
-    def stop(self) -> None:
+    def stop(self, wait: bool = True) -> None:
         """Resolve what has ended and end the thread. Callbacks of futures may call this, too."""
         self._notifier.stop()
         thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
+        if wait and thread is not None and thread is not threading.current_thread():
             thread.join()
 
 

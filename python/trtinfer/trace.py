@@ -64,12 +64,14 @@ class TraceDelivery:
         """Traces that were given up, since the hook was far behind."""
         return self._log.dropped
 
-    def stop(self) -> None:
+    def stop(self, wait: bool = True) -> None:
         """Deliver what is left and end the thread. The hook itself may call this, too."""
         if not self._thread.is_alive():  # nor is it in a forked child, where locks may be held
             return
-        self._stopping.set()
         self._log.stop()
+        if not wait:
+            return  # without the event's lock, which the thread may hold that is calling this
+        self._stopping.set()
         if self._thread is not threading.current_thread():
             self._thread.join()
 
