@@ -40,9 +40,9 @@ from server_request import Array, Request, grpc_request, http_request
 
 CONNECTIONS = (1, 8, 64)
 _WARM_UP = 1  # seconds of load that do not count
-OVER_GRPC = ("trtinfer", "pytriton")
-#: What batches nothing, and so is no batching peer.
-INLINE = "uvicorn"
+#: What batches nothing, and so is no batching peer: runs the model inline, or hardly ever.
+INLINE, BARE_GRPC = "uvicorn", "grpcaio"
+OVER_GRPC = ("trtinfer", "pytriton", BARE_GRPC)
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def measure(
     samples: ServerSamples = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in loads:
-            asked = [s for s in servers if name != "grpc" or s in OVER_GRPC]
+            asked = [s for s in servers if (s in OVER_GRPC if name == "grpc" else s != BARE_GRPC)]
             scenarios = {count: _scenario(name, count) for count in CONNECTIONS}
             samples |= {scenario: {s: [] for s in asked} for scenario in scenarios.values()}
             model = Path(folder, f"{name}.onnx")
@@ -172,7 +172,7 @@ def judge(samples: ServerSamples, rows: Rows) -> dict[str, Verdict]:
     for scenario, by_name in samples.items():
         over_peers, over_inline = _ASKED[scenario]
         ours = by_name["trtinfer"]
-        peers = [name for name in by_name if name not in ("trtinfer", INLINE)]
+        peers = [name for name in by_name if name not in ("trtinfer", INLINE, BARE_GRPC)]
         if over_peers is not None and peers:
             ratio = min(median_ratio(ours, by_name[name]) for name in peers)
             judged[f"{scenario}: times the best batching peer"] = Verdict(ratio, over_peers)
@@ -190,7 +190,7 @@ def judge(samples: ServerSamples, rows: Rows) -> dict[str, Verdict]:
 
 def describe_peers(servers: dict[str, str]) -> str:
     """Their versions, as each one's environment has them."""
-    packages = {"ray": "ray", "pytriton": "nvidia-pytriton"}
+    packages = {"grpcaio": "grpcio", "pytriton": "nvidia-pytriton"}
     found = []
     for name, python in servers.items():
         package = packages.get(name, name)

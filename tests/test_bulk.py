@@ -121,6 +121,15 @@ def test_a_closed_session_refuses_each(session):
     assert all(isinstance(error, trtinfer.ClosedError) for error in errors)
 
 
+@pytest.fixture
+def _ctrl_c_raises():
+    """Where a shell has started the tests in the background, it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_ctrl_c_raises")
 def test_ctrl_c_takes_back_what_has_not_run():
     with trtinfer.Session(models.slow_model(), max_batch_size=1, max_inflight=1) as session:
         timer = threading.Timer(0.2, signal.raise_signal, [signal.SIGINT])

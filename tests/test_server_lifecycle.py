@@ -18,6 +18,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import pytest
 import tritonclient.grpc
 from classification import ultralytics
 from models import BUSY, VERY_BUSY, WEIGHTS, build, matmul_model, slow_model, tensor
@@ -223,11 +224,16 @@ def test_a_model_that_cannot_be_opened_ends_it_with_a_reason(tmp_path: Path) -> 
     assert "Traceback" not in done.stderr
 
 
-def test_a_port_that_is_taken_ends_it_with_a_reason(tmp_path: Path) -> None:
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_a_port_that_is_taken_ends_it_with_a_reason(tmp_path: Path, protocol: str) -> None:
     model = tmp_path / "m.onnx"
     model.write_bytes(matmul_model())
-    with program(str(model)) as (_, port):
-        command = [sys.executable, "-m", "trtinfer", "serve", str(model), "--http", str(port)]
+    with serving({"other": matmul_model()}, tmp_path, grpc_port=0) as served:
+        port = (served.address if protocol == "http" else served.grpc_address).rpartition(":")[2]
+        ports = {"http": "0", "grpc": "0"} | {protocol: port}
+        command = [sys.executable, "-m", "trtinfer", "serve", str(model)]
+        for name, value in ports.items():
+            command += [f"--{name}", value]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert "cannot listen" in done.stderr
