@@ -13,6 +13,9 @@ from network import Arguments, Network
 
 from trtinfer.server.grpc.messages import SERVICE, message
 
+#: Behind the port, as trtinfer has: with one, calls cost more.
+SERVERS = 8
+
 
 async def serve(network: Network, port: int) -> None:
     answers: list[bytes] = []
@@ -25,11 +28,12 @@ async def serve(network: Network, port: int) -> None:
             answers.append(response.SerializeToString())
         return answers[0]
 
-    server = grpc.aio.server()
     handlers = {"ModelInfer": grpc.unary_unary_rpc_method_handler(infer)}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
-    server.add_insecure_port(f"127.0.0.1:{port}")
-    await server.start()
+    servers = [grpc.aio.server(options=[("grpc.so_reuseport", 1)]) for _ in range(SERVERS)]
+    for server in servers:
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+        server.add_insecure_port(f"127.0.0.1:{port}")
+        await server.start()
     await asyncio.Event().wait()
 
 
