@@ -62,7 +62,8 @@ def visit() -> Iterator[Callable[[Served], Any]]:
         return page
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        arguments = ["--no-sandbox", "--disable-dev-shm-usage"]  # as containers need them
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
         yield open_page
         refused = "Failed to load resource: the server responded with a status of 40"
         assert [text for text in problems if not text.startswith(refused)] == []

@@ -23,7 +23,7 @@ _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
 #: Servers behind the port. grpc.aio accepts one call at a time and goes round its loop for each;
-#: with several, calls of different connections come and go together, and cost half.
+#: with several, calls of different connections come and go together, and cost a third less.
 _SERVERS = 8
 
 
