@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <cstring>
-#include <exception>
+#include <mutex>
+#include <numeric>
 #include <stdexcept>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -22,6 +24,20 @@ constexpr Nanoseconds kSpin = 30'000;
 // So that `stop` is heard during a long wait.
 constexpr Nanoseconds kLongestSleep = 50'000'000;
 
+// A thread copies some gigabytes a second: requests from here on want several.
+constexpr std::size_t kLargeRequest = 1 << 16;
+constexpr std::size_t kMostSenders = 4;
+
+// Each spins before it sends: the server keeps most of the cores.
+std::size_t senders_for(const std::vector<Sample>& samples) {
+  std::size_t largest = 0;
+  for (const Sample& sample : samples) {
+    largest = std::max(largest, std::reduce(sample.bytes.begin(), sample.bytes.end()));
+  }
+  if (largest < kLargeRequest) return 1;
+  return std::clamp<std::size_t>(std::thread::hardware_concurrency() / 4, 1, kMostSenders);
+}
+
 void sleep_until(Nanoseconds time) {
   const timespec until{time / 1'000'000'000, time % 1'000'000'000};
   clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, nullptr);
@@ -35,6 +51,7 @@ OpenLoop::OpenLoop(std::shared_ptr<Pipeline> pipeline, std::vector<Sample> sampl
       samples_(std::move(samples)),
       arrivals_(std::move(arrivals)),
       terms_(std::move(terms)),
+      senders_(terms_.senders > 0 ? terms_.senders : senders_for(samples_)),
       notifier_(std::make_shared<Notifier>()),
       latencies_(arrivals_.size(), kUnsent),
       lateness_(arrivals_.size(), 0) {
@@ -48,35 +65,56 @@ OpenLoop::OpenLoop(std::shared_ptr<Pipeline> pipeline, std::vector<Sample> sampl
 
 void OpenLoop::run() {
   std::thread collector([this] { collect(); });
-  std::exception_ptr error;
-  try {
-    publish_all();
-  } catch (...) {
-    error = std::current_exception();
+  start_ = ring::now();
+  {
+    std::vector<std::jthread> others;  // joined at the end
+    try {
+      while (others.size() + 1 < senders_) others.emplace_back([this] { send(); });
+    } catch (const std::system_error&) {
+      // No more threads for this process: fewer will do.
+    }
+    send();
   }
   await_all();
   elapsed_ = ring::now() - start_;
   notifier_->stop();
   collector.join();
-  if (error) std::rethrow_exception(error);
+  if (error_) std::rethrow_exception(error_);
+}
+
+void OpenLoop::send() {
+  // Nanoseconds, and back; the default lets every sleep last 50 us longer.
+  const int slack = prctl(PR_GET_TIMERSLACK);
+  prctl(PR_SET_TIMERSLACK, 1);
+  try {
+    publish_all();
+  } catch (...) {
+    stop();
+    const std::lock_guard lock(error_mutex_);
+    if (!error_) error_ = std::current_exception();
+  }
+  prctl(PR_SET_TIMERSLACK, slack);
 }
 
 void OpenLoop::publish_all() {
-  prctl(PR_SET_TIMERSLACK, 1);  // nanosecond; the default lets every sleep last 50 us longer
-  start_ = ring::now();
-  for (std::size_t i = 0; i < arrivals_.size(); ++i) {
+  for (std::size_t i = next_++; i < arrivals_.size(); i = next_++) {
     const Nanoseconds arrival = start_ + arrivals_[i];
-    for (Nanoseconds now = ring::now(); now < arrival && !stopped_; now = ring::now()) {
-      if (arrival - now > kSpin) {
-        sleep_until(std::min(arrival - kSpin, now + kLongestSleep));
-      } else {
-        ring::pause();
-      }
-    }
-    if (stopped_) return;
+    if (!await(arrival)) return;
     publish(i, arrival);
-    sent_.store(i + 1, std::memory_order_relaxed);
+    sent_.fetch_add(1, std::memory_order_relaxed);
   }
+}
+
+// False: stopped meanwhile.
+bool OpenLoop::await(Nanoseconds arrival) const {
+  for (Nanoseconds now = ring::now(); now < arrival && !stopped_; now = ring::now()) {
+    if (arrival - now > kSpin) {
+      sleep_until(std::min(arrival - kSpin, now + kLongestSleep));
+    } else {
+      ring::pause();
+    }
+  }
+  return !stopped_;
 }
 
 void OpenLoop::publish(std::size_t index, Nanoseconds arrival) {

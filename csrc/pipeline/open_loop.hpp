@@ -2,7 +2,9 @@
 
 #include <atomic>
 #include <cstddef>
+#include <exception>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "pipeline/notifier.hpp"
@@ -24,11 +26,13 @@ struct Terms {
   bool waits_for_room = false;  ///< in a full ring: it and those after it are published late
   ring::Nanoseconds timeout = ring::kNever;  ///< from each arrival
   std::vector<int> priorities{0};            ///< they take turns
+  std::size_t senders = 0;                   ///< threads that copy inputs; 0: by their size
 };
 
 /// Load that waits for nobody: request i is published at `arrivals[i]`, whatever became of those
 /// before it, and its latency counts from then, however late it was published. Native, so that
-/// the pace is not that of an interpreter, and what is measured not the wait for its lock.
+/// the pace is not that of an interpreter, and what is measured not the wait for its lock. Several
+/// senders take the next request in turns: one that still copies large inputs makes none late.
 class OpenLoop {
  public:
   static constexpr ring::Nanoseconds kRefused = -1;  ///< no room in the ring
@@ -58,7 +62,9 @@ class OpenLoop {
   ring::Nanoseconds elapsed() const { return elapsed_; }
 
  private:
+  void send();
   void publish_all();
+  bool await(ring::Nanoseconds arrival) const;
   void publish(std::size_t index, ring::Nanoseconds arrival);
   void collect();
   void await_all();
@@ -67,12 +73,14 @@ class OpenLoop {
   const std::vector<Sample> samples_;
   const std::vector<ring::Nanoseconds> arrivals_;
   const Terms terms_;
+  const std::size_t senders_;
   const std::shared_ptr<Notifier> notifier_;
   std::vector<ring::Nanoseconds> latencies_, lateness_;
   ring::Nanoseconds start_ = 0, elapsed_ = 0;
-  std::size_t accepted_ = 0;
-  std::atomic<std::size_t> sent_{0}, ended_{0};
+  std::atomic<std::size_t> next_{0}, sent_{0}, accepted_{0}, ended_{0};
   std::atomic<bool> stopped_{false};
+  std::mutex error_mutex_;
+  std::exception_ptr error_;  // the first of all senders
   ring::WaitWord progress_;
 };
 

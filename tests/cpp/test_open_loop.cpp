@@ -28,9 +28,9 @@ std::vector<Nanoseconds> every(Nanoseconds pause, std::size_t count) {
   return times;
 }
 
-void answers_every_request_and_sends_none_early() {
+void answers_every_request_and_sends_none_early(std::size_t senders) {
   const AddOnePipeline p({.capacity = 512, .lanes = 2, .max_batch_size = 4});
-  OpenLoop loop(p.pipeline, {sample(kGood)}, every(kMillisecond / 10, 300));
+  OpenLoop loop(p.pipeline, {sample(kGood)}, every(kMillisecond / 10, 300), {.senders = senders});
   loop.run();
   CHECK(loop.sent() == 300 && p.pipeline->stats().completed == 300);
   CHECK(loop.elapsed() >= 299 * kMillisecond / 10);
@@ -102,9 +102,9 @@ void stops_in_a_long_pause() {
   CHECK(loop.latencies()[0] > 0 && loop.latencies()[1] == OpenLoop::kUnsent);
 }
 
-void ends_when_the_pipeline_is_closed() {
+void ends_when_the_pipeline_is_closed(std::size_t senders) {
   const AddOnePipeline p({.capacity = 8, .max_batch_size = 1});
-  OpenLoop loop(p.pipeline, {sample(kGood)}, every(kMillisecond, 100'000));
+  OpenLoop loop(p.pipeline, {sample(kGood)}, every(kMillisecond, 100'000), {.senders = senders});
   bool refused = false;
   std::thread runner([&] {
     try {
@@ -119,6 +119,17 @@ void ends_when_the_pipeline_is_closed() {
   CHECK(refused);
 }
 
+void a_sender_without_room_keeps_no_other() {
+  const AddOnePipeline p({.capacity = 2, .max_batch_size = 1});
+  p.executor->close_gate();
+  OpenLoop loop(p.pipeline, {sample(kGood)}, every(0, 8), {.waits_for_room = true, .senders = 3});
+  std::thread runner([&] { loop.run(); });
+  while (loop.sent() < 2) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  p.executor->open_gate();
+  runner.join();
+  CHECK(loop.sent() == 8 && p.pipeline->stats().completed == 8);
+}
+
 void wants_arrivals_in_order() {
   const AddOnePipeline p({.capacity = 8, .max_batch_size = 1});
   CHECK_THROWS(OpenLoop(p.pipeline, {sample(kGood)}, {2, 1}), std::invalid_argument);
@@ -127,12 +138,15 @@ void wants_arrivals_in_order() {
 }  // namespace
 
 int main() {
-  answers_every_request_and_sends_none_early();
+  answers_every_request_and_sends_none_early(1);
+  answers_every_request_and_sends_none_early(3);
   counts_latency_from_the_arrival_while_the_server_stalls();
   tells_refused_and_failed_requests_apart();
   keeps_timeouts();
   keeps_priorities();
   stops_in_a_long_pause();
-  ends_when_the_pipeline_is_closed();
+  ends_when_the_pipeline_is_closed(1);
+  ends_when_the_pipeline_is_closed(3);
+  a_sender_without_room_keeps_no_other();
   wants_arrivals_in_order();
 }
