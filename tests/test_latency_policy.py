@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import simulation
-from simulation import RESNET50, FixedDelay, LatencyTarget, simulate
+from simulation import (
+    RESNET50,
+    RESNET50_ALONE,
+    RESNET50_BUSY,
+    FixedDelay,
+    LatencyTarget,
+    Outcome,
+    simulate,
+)
 
 from trtinfer import _core
 
@@ -198,3 +206,57 @@ def test_a_size_that_is_dear_is_tried_again_now_and_then_only():
         LatencyTarget(costs, None), simulation.poisson(0.9 * 32 / costs[32], 3), costs
     )
     assert outcome.batches.count(64) <= len(outcome.batches) / 200
+
+
+# --- Batches that run side by side, as on a GPU ---------------------------------------------------
+
+
+BUSY_CAPACITY = 64 / RESNET50_BUSY[64]
+LOADS = (1.3, 0.9, 0.6, 0.97, 0.2, 0.8)
+
+
+def on_a_gpu(tried: LatencyTarget, load: float, start: float, seed: int, **options) -> Outcome:
+    arrivals = start + simulation.poisson(load * BUSY_CAPACITY, 2, seed)
+    return simulate(tried, arrivals, RESNET50_BUSY, alone=RESNET50_ALONE, seed=seed, **options)
+
+
+@pytest.mark.parametrize("target", [None, 0.005, 0.015])
+@pytest.mark.parametrize("noise", [0.03, 0.3])
+def test_costs_do_not_drift_where_batches_end_together(target, noise):
+    """Two that run at a time end at a time: the second of them seems to have cost nothing."""
+    tried = LatencyTarget(RESNET50_ALONE, target)
+    for turn, load in enumerate(LOADS[target is None :]):
+        on_a_gpu(tried, load, start=10.0 * turn, seed=turn, noise=noise)
+        for size, cost in RESNET50_BUSY.items():
+            assert 0.7 * cost <= tried.native.cost(size) <= 1.3 * RESNET50_ALONE[size]
+
+
+@pytest.mark.parametrize("target", [0.005, 0.015])
+def test_serves_on_after_an_overload(target):
+    tried = LatencyTarget(RESNET50_ALONE, target)
+    for turn, load in enumerate(LOADS):
+        outcome = on_a_gpu(tried, load, start=10.0 * turn, seed=turn)
+        assert outcome.quantile(0.99) <= 1.03 * target
+        assert len(outcome.latencies) >= 2 * BUSY_CAPACITY * min(0.99 * load, 0.85)
+
+
+@pytest.mark.parametrize("load", [0.8, 0.9, 0.95])
+def test_keeps_the_tail_without_a_target(load):
+    tried = LatencyTarget(RESNET50_ALONE, None)
+    for turn in range(3):
+        outcome = on_a_gpu(tried, load, start=10.0 * turn, seed=turn)
+        assert outcome.quantile(0.99) <= 4 * RESNET50_ALONE[64]
+
+
+def test_predictions_keep_up_with_a_device_that_is_never_idle():
+    """Each batch is predicted to take 4 % too long, which must not add up."""
+    wrong = {size: 1.04 * cost for size, cost in RESNET50.items()}
+    made = _core.LatencyPolicy(None, 2, list(wrong), lanes_share=True, pads=True)
+    for size, cost in wrong.items():
+        made.learn(size, cost)
+    made.launched(0, 0.0, 64)
+    for batch in range(1, 9):
+        now = batch * RESNET50[64]
+        made.launched(batch % 2, now - 1e-3, 64)
+        made.finished((batch - 1) % 2, now)
+    assert made.predict(now, 0, 64) == pytest.approx(2 * wrong[64], rel=0.01)

@@ -13,14 +13,26 @@ namespace {
 
 constexpr double kQuantile = 0.99;
 
-// Weight of a new cost: the last twenty batches or so of a size count, of a new one all. What makes
-// one size slower, another clock or another user, does so to the others, too: above all to those
-// that do not run, and cannot show it.
-constexpr double kCostWeight = 0.1;
-constexpr double kShareOfOthers = 0.8;
+// Batches that run side by side end together: when one of them did says little of its own cost, but
+// the time of so many is the sum of theirs.
+constexpr std::uint32_t kStretch = 16;
 
-// A size that has not run for so many batches may have become cheaper, and is tried again.
-constexpr std::uint64_t kForgotten = 500;
+// How much of what a stretch was wrong by is corrected: in the sizes that ran, by their share; and
+// in those of which little is known, since what makes one size slower, another clock or another
+// user, does so to the others, too. Logarithms are corrected: what goes up by a mistake comes down
+// by the opposite one.
+constexpr double kOwnCorrection = 0.5;
+constexpr double kCommonCorrection = 0.3;
+constexpr double kMostWrong = 2;  // a stretch of more was held up by something else
+
+// What is known of a size's cost is forgotten as so many batches pass without one of it; by the
+// other number of runs half of it is believed. So a size that looked dear is tried again.
+constexpr double kForgotten = 2000;
+constexpr double kHalfBelieved = 8;
+
+// Costs of two sizes that are this close are the same as far as one can tell. Who waits is then
+// better off in the larger batch.
+constexpr double kLeastDoubt = 0.05;
 
 // A step of the running quantile, as a share of the target: it follows a change of load within some
 // hundred requests and stays within a few per cent of the target otherwise.
@@ -36,34 +48,50 @@ LatencyPolicy::LatencyPolicy(LatencyPolicyOptions options)
 
 void LatencyPolicy::learn(std::uint32_t samples, Nanoseconds cost) {
   const std::lock_guard lock(mutex_);
-  learn_cost(samples, cost, true);
+  Size* size = size_of(samples);
+  if (size != nullptr) size->cost = static_cast<double>(std::max<Nanoseconds>(cost, 1));
 }
 
-bool LatencyPolicy::is_in_use(const Size& size) const {
-  return size.runs > 0 && batches_ - size.last_run < kForgotten;
-}
-
-void LatencyPolicy::learn_cost(std::uint32_t samples, Nanoseconds cost, bool is_trial) {
+// Null: its cost says nothing of a size.
+LatencyPolicy::Size* LatencyPolicy::size_of(std::uint32_t samples) {
   const auto size = std::lower_bound(options_.sizes.begin(), options_.sizes.end(), samples);
-  if (size == options_.sizes.end() || (*size != samples && !options_.pads)) return;
-  const auto index = static_cast<std::size_t>(size - options_.sizes.begin());
-  const auto seen = static_cast<double>(std::max<Nanoseconds>(cost, 1));
-  Size& own = sizes_[index];
-  double weight = kCostWeight;
-  if (!is_trial) {
-    own.runs = is_in_use(own) ? own.runs + 1 : 1;
-    own.last_run = ++batches_;
-    weight = std::max(weight, 1.0 / own.runs);
+  if (size == options_.sizes.end() || (*size != samples && !options_.pads)) return nullptr;
+  return &sizes_[static_cast<std::size_t>(size - options_.sizes.begin())];
+}
+
+// The share of a size's cost that may be a mistake.
+double LatencyPolicy::doubt(const Size& size) const {
+  const double few = kHalfBelieved / (kHalfBelieved + size.runs);
+  return std::clamp(std::max(few, age(size)), kLeastDoubt, 1.0);
+}
+
+double LatencyPolicy::age(const Size& size) const {
+  return std::min(1.0, static_cast<double>(batches_ - size.last_run) / kForgotten);
+}
+
+void LatencyPolicy::learn_run(std::uint32_t samples, Nanoseconds seen) {
+  Size* size = size_of(samples);
+  if (size == nullptr) return;
+  const auto time = static_cast<double>(std::max<Nanoseconds>(seen, 1));
+  size->runs = size->runs * (1 - age(*size)) + 1;
+  size->last_run = ++batches_;
+  if (size->cost == 0) size->cost = time;
+  size->expected += size->cost;
+  stretch_ += time;
+  if (++stretch_batches_ == kStretch) learn_stretch();
+}
+
+void LatencyPolicy::learn_stretch() {
+  double expected = 0;
+  for (const Size& size : sizes_) expected += size.expected;
+  const double wrong = std::log(std::clamp(stretch_ / expected, 1 / kMostWrong, kMostWrong));
+  for (Size& size : sizes_) {
+    const double share = size.expected / expected;
+    size.cost *= std::exp(wrong * (kOwnCorrection * share + kCommonCorrection * doubt(size)));
+    size.expected = 0;
   }
-  if (own.cost == 0) {
-    own.cost = seen;
-    return;
-  }
-  const double change = seen / own.cost - 1;
-  for (Size& other : sizes_) {
-    const double others = kShareOfOthers * (is_in_use(other) ? kCostWeight : weight);
-    other.cost *= 1 + (&other == &own ? weight : others) * change;
-  }
+  stretch_ = 0;
+  stretch_batches_ = 0;
 }
 
 // Between two sizes a batch costs what the larger one does where it is padded, else a mixture.
@@ -80,6 +108,8 @@ double LatencyPolicy::cost_of(std::uint32_t samples) const {
 }
 
 // Who comes right after a launch waits for that batch, or for the first lane, and then for its own.
+// Where the whole margin does not fit on top, only who comes then is refused: the size may still
+// be the one that answers most.
 std::uint32_t LatencyPolicy::limit() const {
   const double turns = 1 + 1.0 / (options_.lanes_share ? 1 : options_.lanes);
   std::uint32_t best = options_.sizes.front();
@@ -87,9 +117,9 @@ std::uint32_t LatencyPolicy::limit() const {
   for (std::size_t i = 0; i < options_.sizes.size(); ++i) {
     const double cost = std::max(sizes_[i].cost, 1.0);
     const double throughput = options_.sizes[i] / cost;
-    if (cost * turns + margin_ > static_cast<double>(options_.target)) continue;
-    // A size that is in no use is taken for as good as the smaller ones, or it would never show.
-    if (throughput < most && is_in_use(sizes_[i])) continue;
+    if (cost * turns + margin_ / 2 > static_cast<double>(options_.target)) continue;
+    // A size that has not shown its cost is taken for as good as the smaller ones.
+    if (throughput < most * (1 - doubt(sizes_[i]))) continue;
     most = std::max(most, throughput);
     best = options_.sizes[i];
   }
@@ -162,8 +192,14 @@ void LatencyPolicy::finished(std::uint32_t lane, Nanoseconds now) {
   const Run run = std::exchange(runs_[lane], Run{});
   const Nanoseconds start =
       options_.lanes_share ? std::max(run.launched_at, last_finished_) : run.launched_at;
-  learn_cost(run.samples, now - start, false);
+  learn_run(run.samples, now - start);
   last_finished_ = now;
+  // What is left is no more than what still runs: errors of predictions do not add up.
+  Nanoseconds left = 0;
+  for (const Run& other : runs_) {
+    if (other.samples > 0) left += std::llround(cost_of(other.samples));
+  }
+  last_ends_at_ = std::min(last_ends_at_, now + left);
 }
 
 // A step up for 1 of 100, small steps down for the others: it settles where 1 of 100 is above.

@@ -25,8 +25,8 @@ struct LaunchDecision {
 
 /// Chooses batch sizes and moments of launch so that requests are answered within a target at the
 /// highest throughput, and tells which new requests can no longer be. It knows what batches cost
-/// and learns on: costs as moving averages, and how far its predictions fall short as a running
-/// 99 % quantile, which it keeps as a margin.
+/// and learns on: costs from stretches of some batches, and how far its predictions fall short as
+/// a running 99 % quantile, which it keeps as a margin.
 /// Pure: the time is an argument and nothing here waits. Thread-safe.
 class LatencyPolicy {
  public:
@@ -72,12 +72,16 @@ class LatencyPolicy {
   /// A batch size. What it cost in trial runs, one at a time, may be too much: batches overlap.
   struct Size {
     double cost = 0;             // ns; 0: not known yet
-    std::uint32_t runs = 0;      // under load, while it is in use
+    double expected = 0;         // ns of the device's time in this stretch, by `cost`
+    double runs = 0;             // under load, those of long ago for less
     std::uint64_t last_run = 0;  // the number of that batch
   };
 
-  void learn_cost(std::uint32_t samples, ring::Nanoseconds cost, bool is_trial);
-  bool is_in_use(const Size& size) const;
+  Size* size_of(std::uint32_t samples);
+  void learn_run(std::uint32_t samples, ring::Nanoseconds seen);
+  void learn_stretch();
+  double age(const Size& size) const;
+  double doubt(const Size& size) const;
   double cost_of(std::uint32_t samples) const;
   std::uint32_t limit() const;
   std::uint32_t worth_launching(std::uint32_t available) const;
@@ -88,6 +92,8 @@ class LatencyPolicy {
   mutable std::mutex mutex_;
   std::vector<Size> sizes_;             // as options_.sizes
   std::uint64_t batches_ = 0;           // that have run under load
+  std::uint32_t stretch_batches_ = 0;   // of them, since costs were last corrected
+  double stretch_ = 0;                  // ns that those took of the device
   std::vector<Run> runs_;               // by lane
   ring::Nanoseconds last_ends_at_ = 0;  // of what was launched last
   ring::Nanoseconds last_finished_ = 0;
