@@ -147,7 +147,8 @@ def test_rows_of_hosts_and_gpus_share_batches(session):
     batches = session.stats()["batches"]
     rows = random(400, WIDTH)
     host = rows.cpu().numpy()
-    futures = [session.submit(rows[i] if i % 3 else host[i]) for i in range(len(rows))]
+    mixed = [rows[i] if i % 3 else host[i] for i in range(len(rows))]
+    futures = session.submit_many(mixed)
     for row, future in zip(rows, futures, strict=True):
         check(future.result(30), row)
     assert session.stats()["batches"] - batches < len(rows)
