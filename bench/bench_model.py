@@ -24,6 +24,7 @@ from measuring import (
     Verdict,
     clock,
     describe_machine,
+    median_ratio,
     medians,
     quantiles,
     show_verdicts,
@@ -71,11 +72,13 @@ def make_turns(model: str, session: trtinfer.Session, row: Inputs, seconds: floa
 
 
 def of_best(by_name: dict[str, list[Sample]]) -> float:
-    """Our rate in parts of the best loop's in the same round, median."""
+    """Our rate in parts of the best loop's, median of the rounds.
+
+    The best is that of the highest median: the highest of a round would be the luckiest of five.
+    """
     peers = [taken for name, taken in by_name.items() if name != "trtinfer"]
-    best = [max(sample.rate for sample in turn) for turn in zip(*peers, strict=True)]
-    ours = [sample.rate for sample in by_name["trtinfer"]]
-    return statistics.median(a / b for a, b in zip(ours, best, strict=True))
+    best = max(peers, key=lambda taken: statistics.median(sample.rate for sample in taken))
+    return median_ratio(by_name["trtinfer"], best)
 
 
 def unavoidable(loaded: Measurement, session: trtinfer.Session) -> float:

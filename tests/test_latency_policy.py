@@ -125,7 +125,15 @@ def test_an_idle_device_waits_for_no_company():
     for load in (0.3, 0.9):
         arrivals = simulation.poisson(load * CAPACITY, SECONDS)
         assert simulate(LatencyTarget(RESNET50, 0.010), arrivals).idle_with_queue < 1e-9
-    assert policy().decide(1.0, 1) == (1, 1.0)
+    assert policy().decide(1.0, 1)[0] == 1
+
+
+def test_nobody_is_asked_to_look_again_where_nothing_is_held():
+    made = policy()
+    never = made.decide(1.0, 0)[1]
+    assert never > 1e9  # seconds
+    made.launched(0, 1.0, 64)
+    assert made.decide(1.0, 64) == (64, never)
 
 
 def test_batches_stay_so_small_that_two_turns_keep_the_target():

@@ -50,10 +50,12 @@ def test_refuses_at_arrival_what_can_no_longer_make_it():
     with trtinfer.Session(
         models.slow_model(), max_batch_size=1, max_inflight=1, latency_slo=0.02
     ) as session:
-        turns = 1.0
+        turns, took = 1.0, 0.0
         while session.stats()["slo"]["batch_costs"][1] < 0.011:  # until half a target is a batch
-            turns *= 1.5
+            turns *= 1.5 if took < 0.015 else 1  # what it costs is learned step by step
+            started = time.perf_counter()
             session.infer(np.float32(turns))
+            took = time.perf_counter() - started
         running = session.submit(np.float32(turns))
         futures = session.submit_many([np.float32(turns)] * 8)
         errors = [future.exception(PATIENCE) for future in futures]
@@ -74,6 +76,17 @@ def test_an_idle_session_refuses_nobody():
         for _ in range(3):
             assert session.infer(ONE)["y"] == 2
         assert session.stats()["rejected_by_slo"] == 0
+
+
+@pytest.mark.parametrize("target", [None, 0.1])
+def test_an_idle_session_takes_no_processor(target):
+    with trtinfer.Session(models.slow_model(), max_inflight=1, latency_slo=target) as session:
+        session.infer(ONE)
+        session.submit(ONE).result(PATIENCE)
+        time.sleep(0.1)
+        before = time.process_time()
+        time.sleep(0.5)
+        assert time.process_time() - before < 0.05
 
 
 def test_requests_wait_for_company_while_the_device_is_busy(session):

@@ -14,21 +14,20 @@ namespace {
 constexpr double kQuantile = 0.99;
 
 // Batches that run side by side end together: when one of them did says little of its own cost, but
-// the time of so many is the sum of theirs.
-constexpr std::uint32_t kStretch = 16;
+// the time of so many is the sum of theirs. Where one runs at a time, each says what it costs.
+constexpr Learning kSideBySide{
+    .stretch = 16, .correction = 0.5, .half_believed = 8, .forgotten = 2000};
+constexpr Learning kOneAtATime{
+    .stretch = 1, .correction = 0.15, .half_believed = 2, .forgotten = 200};
 
-// How much of what a stretch was wrong by is corrected: in the sizes that ran, by their share; and
-// in those of which little is known, since what makes one size slower, another clock or another
-// user, does so to the others, too. Logarithms are corrected: what goes up by a mistake comes down
-// by the opposite one.
-constexpr double kOwnCorrection = 0.5;
-constexpr double kCommonCorrection = 0.3;
+// How much of what a stretch of batches was wrong by is corrected: in the sizes that ran, by their
+// share; and in those of which little is known, since what makes one size slower, another clock or
+// another user, does so to the others, too. Logarithms are corrected: what goes up by a mistake
+// comes down by the opposite one; and all of that if others follow no more than the size itself.
+constexpr double kOthers = 0.6;
 constexpr double kMostWrong = 2;  // a stretch of more was held up by something else
 
-// What is known of a size's cost is forgotten as so many batches pass without one of it; by the
-// other number of runs half of it is believed. So a size that looked dear is tried again.
-constexpr double kForgotten = 2000;
-constexpr double kHalfBelieved = 8;
+constexpr double kLeastHope = 1e-3;
 
 // Costs of two sizes that are this close are the same as far as one can tell. Who waits is then
 // better off in the larger batch.
@@ -41,7 +40,11 @@ constexpr double kMarginStep = 1.0 / 100;
 }  // namespace
 
 LatencyPolicy::LatencyPolicy(LatencyPolicyOptions options)
-    : options_(std::move(options)), sizes_(options_.sizes.size()), runs_(options_.lanes) {
+    : options_(std::move(options)),
+      learning_(options_.lanes > 1 ? kSideBySide : kOneAtATime),
+      tries_smaller_(options_.lanes == 1 && options_.target == ring::kNever),
+      sizes_(options_.sizes.size()),
+      runs_(options_.lanes) {
   if (options_.target <= 0) throw std::invalid_argument("latency_slo= must be above 0");
   if (options_.sizes.empty()) throw std::invalid_argument("a policy needs batch sizes");
 }
@@ -61,12 +64,12 @@ LatencyPolicy::Size* LatencyPolicy::size_of(std::uint32_t samples) {
 
 // The share of a size's cost that may be a mistake.
 double LatencyPolicy::doubt(const Size& size) const {
-  const double few = kHalfBelieved / (kHalfBelieved + size.runs);
+  const double few = learning_.half_believed / (learning_.half_believed + size.runs);
   return std::clamp(std::max(few, age(size)), kLeastDoubt, 1.0);
 }
 
 double LatencyPolicy::age(const Size& size) const {
-  return std::min(1.0, static_cast<double>(batches_ - size.last_run) / kForgotten);
+  return std::min(1.0, static_cast<double>(batches_ - size.last_run) / learning_.forgotten);
 }
 
 void LatencyPolicy::learn_run(std::uint32_t samples, Nanoseconds seen) {
@@ -78,7 +81,7 @@ void LatencyPolicy::learn_run(std::uint32_t samples, Nanoseconds seen) {
   if (size->cost == 0) size->cost = time;
   size->expected += size->cost;
   stretch_ += time;
-  if (++stretch_batches_ == kStretch) learn_stretch();
+  if (++stretch_batches_ == learning_.stretch) learn_stretch();
 }
 
 void LatencyPolicy::learn_stretch() {
@@ -87,7 +90,7 @@ void LatencyPolicy::learn_stretch() {
   const double wrong = std::log(std::clamp(stretch_ / expected, 1 / kMostWrong, kMostWrong));
   for (Size& size : sizes_) {
     const double share = size.expected / expected;
-    size.cost *= std::exp(wrong * (kOwnCorrection * share + kCommonCorrection * doubt(size)));
+    size.cost *= std::exp(wrong * learning_.correction * (share + kOthers * doubt(size)));
     size.expected = 0;
   }
   stretch_ = 0;
@@ -107,23 +110,27 @@ double LatencyPolicy::cost_of(std::uint32_t samples) const {
   return sizes_[i - 1].cost + share * (sizes_[i].cost - sizes_[i - 1].cost);
 }
 
-// Who comes right after a launch waits for that batch, or for the first lane, and then for its own.
-// Where the whole margin does not fit on top, only who comes then is refused: the size may still
-// be the one that answers most.
 std::uint32_t LatencyPolicy::limit() const {
-  const double turns = 1 + 1.0 / (options_.lanes_share ? 1 : options_.lanes);
   std::uint32_t best = options_.sizes.front();
   double most = 0;
   for (std::size_t i = 0; i < options_.sizes.size(); ++i) {
-    const double cost = std::max(sizes_[i].cost, 1.0);
-    const double throughput = options_.sizes[i] / cost;
-    if (cost * turns + margin_ / 2 > static_cast<double>(options_.target)) continue;
+    if (!keeps_target(sizes_[i])) continue;
+    const double throughput = options_.sizes[i] / std::max(sizes_[i].cost, 1.0);
     // A size that has not shown its cost is taken for as good as the smaller ones.
-    if (throughput < most * (1 - doubt(sizes_[i]))) continue;
-    most = std::max(most, throughput);
+    const double hoped = throughput / std::max(1 - doubt(sizes_[i]), kLeastHope);
+    if (hoped < most) continue;
+    most = tries_smaller_ ? hoped : std::max(most, throughput);
     best = options_.sizes[i];
   }
   return best;
+}
+
+// Who comes right after a launch waits for that batch, or for the first lane, and then for its own.
+// Where the whole margin does not fit on top, only who comes then is refused: the size may still
+// be the one that answers most.
+bool LatencyPolicy::keeps_target(const Size& size) const {
+  const double turns = 1 + 1.0 / (options_.lanes_share ? 1 : options_.lanes);
+  return size.cost * turns + margin_ / 2 <= static_cast<double>(options_.target);
 }
 
 // A batch just over a size is padded far up: the size itself, and then the rest, may be cheaper.
@@ -152,14 +159,14 @@ Nanoseconds LatencyPolicy::device_free_at(Nanoseconds now) const {
 LaunchDecision LatencyPolicy::decide(Nanoseconds now, std::uint32_t queued) const {
   const std::lock_guard lock(mutex_);
   const std::uint32_t most = limit();
-  if (queued == 0 || queued >= most) return {most, now};
-  if (!options_.lanes_share || runs_nothing()) return {worth_launching(queued), now};
+  if (queued == 0 || queued >= most) return {most};
+  if (!options_.lanes_share || runs_nothing()) return {worth_launching(queued)};
   // The device is busy: until shortly before its end, who comes can still join. What a small batch
   // takes is mostly launch and transfer, which is to overlap.
   const auto lead = static_cast<Nanoseconds>(sizes_.front().cost / 2);
   const Nanoseconds at = device_free_at(now) - lead;
   if (now < at) return {0, at};
-  return {worth_launching(queued), now};
+  return {worth_launching(queued)};
 }
 
 Nanoseconds LatencyPolicy::predict(Nanoseconds now, std::uint32_t queued,

@@ -19,8 +19,16 @@ struct LatencyPolicyOptions {
 
 /// What to do with the samples that wait.
 struct LaunchDecision {
-  std::uint32_t samples = 0;                  ///< launch this many now; 0: hold them
+  std::uint32_t samples = 0;                  ///< launch this many now, if there are; 0: hold them
   ring::Nanoseconds retry_at = ring::kNever;  ///< until then at most
+};
+
+/// How costs are learned from batches that have run.
+struct Learning {
+  std::uint32_t stretch;  ///< batches from whose time together costs are corrected
+  double correction;      ///< share of what a stretch was wrong by
+  double half_believed;   ///< runs of a size after which half of its cost is believed
+  double forgotten;       ///< batches without one of a size after which nothing of it is
 };
 
 /// Chooses batch sizes and moments of launch so that requests are answered within a target at the
@@ -84,11 +92,14 @@ class LatencyPolicy {
   double doubt(const Size& size) const;
   double cost_of(std::uint32_t samples) const;
   std::uint32_t limit() const;
+  bool keeps_target(const Size& size) const;
   std::uint32_t worth_launching(std::uint32_t available) const;
   ring::Nanoseconds device_free_at(ring::Nanoseconds now) const;
   bool runs_nothing() const;
 
   const LatencyPolicyOptions options_;
+  const Learning learning_;
+  const bool tries_smaller_;  // sizes of which little is known: no prediction depends on the choice
   mutable std::mutex mutex_;
   std::vector<Size> sizes_;             // as options_.sizes
   std::uint64_t batches_ = 0;           // that have run under load

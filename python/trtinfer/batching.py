@@ -105,30 +105,45 @@ def try_one(native: _core.OnnxRuntimeModel, axis: BatchAxis) -> Trial | None:
     return Trial(_least_seconds(native, inputs), [array.shape for array in outputs])
 
 
-def find_merge_limit(native: _core.OnnxRuntimeModel, axis: BatchAxis, max_batch_size: int) -> int:
-    """Warm the batch sizes up and return the largest that costs no more per sample than a smaller.
+def time_batches(
+    native: _core.OnnxRuntimeModel, axis: BatchAxis, max_batch_size: int
+) -> dict[int, float]:
+    """Warm the batch sizes up and return the seconds per sample of those that may pay.
 
-    On a CPU a small fully connected network gains much from a batch, a convolution network little.
-    But as long as nothing is lost by it, whoever waits for the next batch should be in it: its
-    latency is then that of two batches at most, where a queue has a long tail.
+    Empty where any size does: the model is quick, has one batch size only, or fails on invented
+    inputs. Of a slow model only small sizes are timed.
     """
     if not axis.batched or axis.fixed:
-        return max_batch_size
+        return {}
     accepted = _invent(native, 1)
     if accepted is None:
-        return max_batch_size  # nothing is known
+        return {}
     alone = _least_seconds(native, accepted[0])
     if alone < _QUICK_SECONDS:
         _invent(native, max_batch_size)  # warms it up
-        return max_batch_size
+        return {}
     inputs = {1: accepted[0]}
     most_rows = max(2.0, _SEARCH_SECONDS / _ROUNDS / alone)
     for size in _sizes_up_to(max_batch_size):
         if sum(inputs) + size > most_rows or (accepted := _invent(native, size)) is None:
             break
         inputs[size] = accepted[0]
-    costs = _least_per_row(native, inputs)
-    return max(size for size, cost in costs.items() if cost <= _AS_CHEAP * min(costs.values()))
+    return _least_per_row(native, inputs)
+
+
+def merge_limit(costs: dict[int, float], max_batch_size: int) -> int:
+    """Return the largest batch that costs no more per sample than a smaller one.
+
+    On a CPU a small fully connected network gains much from a batch, a convolution network little.
+    But as long as nothing is lost by it, whoever waits for the next batch should be in it: its
+    latency is then that of two batches at most, where a queue has a long tail.
+
+    Args:
+        costs: As `time_batches` returns them.
+        max_batch_size: The limit where nothing is known.
+    """
+    cheap = [size for size, cost in costs.items() if cost <= _AS_CHEAP * min(costs.values())]
+    return max(cheap, default=max_batch_size)
 
 
 def _sizes_up_to(most: int) -> list[int]:

@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import glob
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from trtinfer import _core, backend, batch_policy
@@ -22,7 +22,8 @@ from trtinfer.batching import (
     BatchAxis,
     Trial,
     find_batch_axis,
-    find_merge_limit,
+    merge_limit,
+    time_batches,
     try_one,
 )
 from trtinfer.buckets import bucket_sizes
@@ -139,10 +140,10 @@ def _open_tensors(
     threads: int,
 ) -> OpenModel:
     tensors = _confirmed(model_tensors(native.inputs, native.outputs, axis, recipe), native, trial)
-    limit = find_merge_limit(native, axis, sizes.max_batch_size) if axis.batched else 1
     lanes = max(1, min(sizes.max_inflight, available_cores() // threads))
     executor = open_executor(native, tensors, recipe, threads=threads, lanes=lanes)
-    limit = axis.fixed or limit
+    costs = time_batches(native, axis, sizes.max_batch_size)
+    limit = axis.fixed or (merge_limit(costs, sizes.max_batch_size) if axis.batched else 1)
     policy = None
     if sizes.latency_slo is not None:
         policy = _core.LatencyPolicy(
@@ -152,13 +153,24 @@ def _open_tensors(
             lanes_share=lanes == 1,
             pads=axis.fixed > 0,
         )
+    elif costs and lanes == 1:
+        limit = max(costs)
+        policy = _adaptive(costs)
     pipeline = open_pipeline(
         executor, tensors, sizes, lanes=lanes, merge_limit=limit, policy=policy
     )
-    if policy is not None:
+    if sizes.latency_slo is not None and policy is not None:
         batch_policy.learn_costs(policy, pipeline, tensors, recipe)
     opened = backend.open_model(pipeline, tensors, native.metadata, "onnxruntime")
     return dataclasses.replace(opened, policy=policy)
+
+
+def _adaptive(costs: Mapping[int, float]) -> _core.LatencyPolicy:
+    """Which size is best changes with what else the machine does, so it is learned on."""
+    policy = _core.LatencyPolicy(None, 1, sorted(costs), lanes_share=True, pads=False)
+    for size, cost in costs.items():
+        policy.learn(size, size * cost)
+    return policy
 
 
 _ObjectRun = Callable[[dict[str, Any]], dict[str, Any]]
