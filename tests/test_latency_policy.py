@@ -268,3 +268,27 @@ def test_predictions_keep_up_with_a_device_that_is_never_idle():
         made.launched(batch % 2, now - 1e-3, 64)
         made.finished((batch - 1) % 2, now)
     assert made.predict(now, 0, 64) == pytest.approx(2 * wrong[64], rel=0.01)
+
+
+# --- One batch at a time, as on a CPU -------------------------------------------------------------
+
+#: Milliseconds per sample of EfficientNet-Lite0, with both cores to itself and beside other work.
+QUICK = {1: 5.3, 2: 4.76, 4: 4.62, 8: 4.85, 16: 5.5}
+DISTURBED = {1: 8.2, 2: 7.1, 4: 6.4, 8: 5.8, 16: 5.3}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_lone_lane_learns_which_size_answers_most(seed):
+    made = _core.LatencyPolicy(None, 1, list(QUICK), lanes_share=True, pads=False)
+    for size, cost in QUICK.items():
+        made.learn(size, size * cost * 1e-3)
+    random, now = np.random.default_rng(seed), 0.0
+    for costs in (QUICK, DISTURBED, QUICK, DISTURBED):
+        samples, began = 0, now
+        while now < began + 60:
+            size, _ = made.decide(now, 16)
+            made.launched(0, now, size)
+            now += size * costs[size] * 1e-3 * random.lognormal(0, 0.06)
+            made.finished(0, now)
+            samples += size
+        assert samples / (now - began) >= 0.95 * 1e3 / min(costs.values())
