@@ -32,7 +32,10 @@ std::shared_ptr<LatencyPolicy> make(std::optional<double> target, std::uint32_t 
 }  // namespace
 
 void register_latency_policy(py::module_& m) {
-  py::class_<LatencyPolicy, std::shared_ptr<LatencyPolicy>>(m, "LatencyPolicy")
+  py::class_<LatencyPolicy, std::shared_ptr<LatencyPolicy>> policy(m, "LatencyPolicy");
+  policy.attr("OVERHEAD") = LatencyPolicy::kOverhead * 1e-9;
+  policy.attr("DOUBLING_PAYS") = LatencyPolicy::kDoublingPays;
+  policy
       .def(py::init(&make), py::arg("target"), py::arg("lanes"), py::arg("sizes"), py::kw_only(),
            py::arg("lanes_share"), py::arg("pads"))
       .def("learn", [](LatencyPolicy& self, std::uint32_t samples,

@@ -111,15 +111,31 @@ double LatencyPolicy::cost_of(std::uint32_t samples) const {
 }
 
 std::uint32_t LatencyPolicy::limit() const {
+  if (tries_smaller_) return most_worth();
   std::uint32_t best = options_.sizes.front();
   double most = 0;
   for (std::size_t i = 0; i < options_.sizes.size(); ++i) {
     if (!keeps_target(sizes_[i])) continue;
     const double throughput = options_.sizes[i] / std::max(sizes_[i].cost, 1.0);
     // A size that has not shown its cost is taken for as good as the smaller ones.
-    const double hoped = throughput / std::max(1 - doubt(sizes_[i]), kLeastHope);
-    if (hoped < most) continue;
-    most = tries_smaller_ ? hoped : std::max(most, throughput);
+    if (throughput < most * (1 - doubt(sizes_[i]))) continue;
+    most = std::max(most, throughput);
+    best = options_.sizes[i];
+  }
+  return best;
+}
+
+// Of what little is known the best is hoped: so each size shows its cost now and then.
+std::uint32_t LatencyPolicy::most_worth() const {
+  std::uint32_t best = options_.sizes.front();
+  double most = 0;
+  for (std::size_t i = 0; i < options_.sizes.size(); ++i) {
+    const double samples = options_.sizes[i];
+    const double hoped = sizes_[i].cost * std::max(1 - doubt(sizes_[i]), kLeastHope);
+    const double worth =
+        samples / (hoped + kOverhead) * std::pow(kDoublingPays, -std::log2(samples));
+    if (worth < most) continue;
+    most = worth;
     best = options_.sizes[i];
   }
   return best;

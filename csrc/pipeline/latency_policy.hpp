@@ -38,6 +38,13 @@ struct Learning {
 /// Pure: the time is an argument and nothing here waits. Thread-safe.
 class LatencyPolicy {
  public:
+  /// What a batch costs beside its run, in ns: threads that wake up, callers that are told.
+  static constexpr double kOverhead = 100'000;
+
+  /// A batch twice as large must be cheaper by this factor. Else those who wait are better off in
+  /// two, of which the first is answered sooner and the second no later.
+  static constexpr double kDoublingPays = 1.02;
+
   explicit LatencyPolicy(LatencyPolicyOptions options);
 
   /// A batch of `samples` takes the device this long; for what is measured before the first
@@ -93,6 +100,7 @@ class LatencyPolicy {
   double cost_of(std::uint32_t samples) const;
   std::uint32_t limit() const;
   bool keeps_target(const Size& size) const;
+  std::uint32_t most_worth() const;
   std::uint32_t worth_launching(std::uint32_t available) const;
   ring::Nanoseconds device_free_at(ring::Nanoseconds now) const;
   bool runs_nothing() const;

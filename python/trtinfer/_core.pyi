@@ -401,6 +401,8 @@ class EngineReplay:
 # bindings/latency_policy.cpp
 
 class LatencyPolicy:
+    OVERHEAD: float
+    DOUBLING_PAYS: float
     def __init__(
         self,
         target: float | None,

@@ -16,12 +16,6 @@ from trtinfer.types import DTYPES, Array, TensorInfo
 
 logger = logging.getLogger("trtinfer")
 
-#: A larger batch may be dearer per sample by this factor, which is the noise of the measurement.
-_AS_CHEAP = 1.1
-
-#: A lone run quicker than this costs about as much as handing a request over, so merging pays.
-_QUICK_SECONDS = 200e-6
-
 #: How long the search for the largest batch that is as cheap may take when a session opens: each
 #: size is timed so often, and smaller sizes only where a model is slow.
 _SEARCH_SECONDS = 1.0
@@ -108,21 +102,18 @@ def try_one(native: _core.OnnxRuntimeModel, axis: BatchAxis) -> Trial | None:
 def time_batches(
     native: _core.OnnxRuntimeModel, axis: BatchAxis, max_batch_size: int
 ) -> dict[int, float]:
-    """Warm the batch sizes up and return the seconds per sample of those that may pay.
+    """Warm the batch sizes up and return the seconds per sample of each.
 
-    Empty where any size does: the model is quick, has one batch size only, or fails on invented
-    inputs. Of a slow model only small sizes are timed.
+    Of a slow model only small sizes are timed. Empty if it has one size only, or fails on invented
+    inputs.
     """
     if not axis.batched or axis.fixed:
         return {}
     accepted = _invent(native, 1)
     if accepted is None:
         return {}
-    alone = _least_seconds(native, accepted[0])
-    if alone < _QUICK_SECONDS:
-        _invent(native, max_batch_size)  # warms it up
-        return {}
     inputs = {1: accepted[0]}
+    alone = _least_seconds(native, accepted[0])
     most_rows = max(2.0, _SEARCH_SECONDS / _ROUNDS / alone)
     for size in _sizes_up_to(max_batch_size):
         if sum(inputs) + size > most_rows or (accepted := _invent(native, size)) is None:
@@ -132,18 +123,18 @@ def time_batches(
 
 
 def merge_limit(costs: dict[int, float], max_batch_size: int) -> int:
-    """Return the largest batch that costs no more per sample than a smaller one.
-
-    On a CPU a small fully connected network gains much from a batch, a convolution network little.
-    But as long as nothing is lost by it, whoever waits for the next batch should be in it: its
-    latency is then that of two batches at most, where a queue has a long tail.
+    """Return the batch size that pays: on a CPU a convolution network gains little beyond a few.
 
     Args:
         costs: As `time_batches` returns them.
         max_batch_size: The limit where nothing is known.
     """
-    cheap = [size for size, cost in costs.items() if cost <= _AS_CHEAP * min(costs.values())]
-    return max(cheap, default=max_batch_size)
+    policy = _core.LatencyPolicy
+
+    def price(size: int) -> float:
+        return (costs[size] + policy.OVERHEAD / size) * policy.DOUBLING_PAYS ** math.log2(size)
+
+    return min(costs, key=price, default=max_batch_size)
 
 
 def _sizes_up_to(most: int) -> list[int]:

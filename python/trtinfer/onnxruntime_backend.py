@@ -35,6 +35,10 @@ from trtinfer.types import DTYPES, PACKED_TYPES, TensorInfo, fits
 #: A model whose lone run is quicker than this gains nothing from ONNX Runtime's own threads.
 _SMALL_MODEL_SECONDS = 200e-6
 
+#: A batch of a quicker model takes as long as its callers need the cores meanwhile, which says
+#: little of its size.
+_LARGE_MODEL_SECONDS = 2e-3
+
 
 @functools.cache
 def library_path() -> str:
@@ -153,7 +157,7 @@ def _open_tensors(
             lanes_share=lanes == 1,
             pads=axis.fixed > 0,
         )
-    elif costs and lanes == 1:
+    elif lanes == 1 and costs.get(1, 0) >= _LARGE_MODEL_SECONDS:
         limit = max(costs)
         policy = _adaptive(costs)
     pipeline = open_pipeline(
