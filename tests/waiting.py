@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import models
 import numpy as np
@@ -20,6 +21,11 @@ def wait_until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < end, "it never came to that"
         time.sleep(0.001)
+
+
+def open_slow(**options: Any) -> trtinfer.Session:
+    """A session of which `keep_busy` keeps the only lane busy, with batches of two."""
+    return trtinfer.Session(models.slow_model(), max_batch_size=2, max_inflight=1, **options)
 
 
 def keep_busy(session: trtinfer.Session, turns: float = models.BUSY) -> InferenceFuture:

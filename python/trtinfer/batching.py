@@ -132,7 +132,8 @@ def merge_limit(costs: dict[int, float], max_batch_size: int) -> int:
     policy = _core.LatencyPolicy
 
     def price(size: int) -> float:
-        return (costs[size] + policy.OVERHEAD / size) * policy.DOUBLING_PAYS ** math.log2(size)
+        doubled = math.pow(policy.DOUBLING_PAYS, math.log2(size))
+        return (costs[size] + policy.OVERHEAD / size) * doubled
 
     return min(costs, key=price, default=max_batch_size)
 
