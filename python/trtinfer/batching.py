@@ -16,9 +16,11 @@ from trtinfer.types import DTYPES, Array, TensorInfo
 
 logger = logging.getLogger("trtinfer")
 
-#: How long the search for the largest batch that is as cheap may take when a session opens: each
-#: size is timed so often, and smaller sizes only where a model is slow.
+#: How long the search for the batch size that pays may take when a session opens, and how large
+#: the inputs of all its batches may be: each size is timed so often, and smaller sizes only where a
+#: model is slow or has large inputs.
 _SEARCH_SECONDS = 1.0
+_SEARCH_BYTES = 1 << 28
 _ROUNDS = 4
 
 #: How long the runs that time one input may take together; at least two are timed.
@@ -104,8 +106,8 @@ def time_batches(
 ) -> dict[int, float]:
     """Warm the batch sizes up and return the seconds per sample of each.
 
-    Of a slow model only small sizes are timed. Empty if it has one size only, or fails on invented
-    inputs.
+    Of a slow model, or one of large inputs, only small sizes are timed. Empty if it has one size
+    only, or fails on invented inputs.
     """
     if not axis.batched or axis.fixed:
         return {}
@@ -114,7 +116,8 @@ def time_batches(
         return {}
     inputs = {1: accepted[0]}
     alone = _least_seconds(native, accepted[0])
-    most_rows = max(2.0, _SEARCH_SECONDS / _ROUNDS / alone)
+    row_bytes = max(1, sum(array.nbytes for array in accepted[0]))
+    most_rows = max(2.0, min(_SEARCH_SECONDS / _ROUNDS / alone, _SEARCH_BYTES / row_bytes))
     for size in _sizes_up_to(max_batch_size):
         if sum(inputs) + size > most_rows or (accepted := _invent(native, size)) is None:
             break
