@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import itertools
 import json
+import os
 import re
 import signal
 import subprocess
@@ -32,12 +33,17 @@ RAW = {"Inference-Header-Content-Length": "0"}
 
 
 @contextlib.contextmanager
-def program(*arguments: str, protocol: str = "HTTP") -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """The program as a user starts it, and the port of a protocol."""
+def program(
+    *arguments: str, protocol: str = "HTTP", path: Path | None = None
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """The program as a user starts it, with a folder of modules; and the port of a protocol."""
     command = [sys.executable, "-m", "trtinfer", "serve", "--backend", "onnxruntime"]
     for name in ("HTTP", "gRPC"):
         command += [f"--{name.lower()}", "0" if name == protocol else "-1"]
-    process = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True)
+    environment = os.environ if path is None else {**os.environ, "PYTHONPATH": str(path)}
+    process = subprocess.Popen(
+        [*command, *arguments], stdout=subprocess.PIPE, text=True, env=environment
+    )
     try:
         assert process.stdout is not None
         port = re.search(rf"{protocol} on 127\.0\.0\.1:(\d+)", process.stdout.readline())
@@ -237,6 +243,19 @@ def test_a_port_that_is_taken_ends_it_with_a_reason(tmp_path: Path, protocol: st
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert "cannot listen" in done.stderr
+
+
+def test_the_collector_leaves_alone_what_was_loaded(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import gc, signal\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: print(gc.get_freeze_count(), flush=True))\n"
+    )
+    (tmp_path / "m.onnx").write_bytes(matmul_model())
+    with program(str(tmp_path / "m.onnx"), path=tmp_path) as (process, port):
+        assert ask(port, "GET", "/v2/health/ready")[0] == 200
+        process.send_signal(signal.SIGUSR1)
+        assert process.stdout is not None
+        assert int(process.stdout.readline()) > 10_000
 
 
 def test_two_models_are_served_under_their_names(tmp_path: Path) -> None:

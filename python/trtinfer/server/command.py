@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import gc
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,6 +57,10 @@ async def _serve(server: Server, host: str) -> None:
     for name, port in (("HTTP", server.http_port), ("gRPC", server.grpc_port)):
         if port is not None:
             print(f"trtinfer serves {name} on {host}:{port}", flush=True)
+    # All that was made until now stays. The collector would go through it again and again, and keep
+    # every request waiting for tens of milliseconds each time.
+    gc.collect()
+    gc.freeze()
     await server.serve_until_signalled()
 
 
