@@ -68,10 +68,13 @@ void OpenLoop::run() {
   start_ = ring::now();
   {
     std::vector<std::jthread> others;  // joined at the end
-    try {
-      while (others.size() + 1 < senders_) others.emplace_back([this] { send(); });
-    } catch (const std::system_error&) {
-      // No more threads for this process: fewer will do.
+    std::size_t senders = senders_;
+    while (others.size() + 1 < senders) {
+      try {
+        others.emplace_back([this] { send(); });
+      } catch (const std::system_error&) {
+        senders = others.size() + 1;  // no more threads for this process: fewer will do
+      }
     }
     send();
   }
