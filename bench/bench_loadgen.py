@@ -267,6 +267,8 @@ def main() -> None:
     parser.add_argument("--capacity", type=int, default=4096)
     parser.add_argument("--run", help=argparse.SUPPRESS)  # one run, in a process of its own
     options = vars(parser.parse_args())
+    if options["images"] and options["model"] != RESNET50:
+        parser.error(f"--images is for {RESNET50}")
     if options["run"]:
         run = json.loads(options["run"])
         run_here(Run(**run | {"folder": Path(run["folder"])}))
