@@ -82,11 +82,16 @@ class Gpu:
 
     def upload(self, array: np.ndarray) -> int:
         address = self.allocate(array.nbytes)
+        self.write(address, array)
+        return address
+
+    def write(self, address: int, array: np.ndarray) -> None:
+        """Other processes see it, too: a copy of pageable memory may return before it is over."""
         size = ctypes.c_size_t(array.nbytes)
         self.call(
             "cuMemcpyHtoD_v2", ctypes.c_uint64(address), array.ctypes.data_as(ctypes.c_void_p), size
         )
-        return address
+        self.call("cuCtxSynchronize")
 
     def download(self, address: int, array: np.ndarray) -> np.ndarray:
         size = ctypes.c_size_t(array.nbytes)

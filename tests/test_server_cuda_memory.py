@@ -164,8 +164,7 @@ class GpuRegion:
         return base64.b64encode(handle.raw)
 
     def put(self, array: np.ndarray, offset: int = 0) -> None:
-        size, data = ctypes.c_size_t(array.nbytes), array.ctypes.data_as(ctypes.c_void_p)
-        self.gpu.call("cuMemcpyHtoD_v2", ctypes.c_uint64(self.address + offset), data, size)
+        self.gpu.write(self.address + offset, array)
 
     def get(self, array: np.ndarray, offset: int = 0) -> np.ndarray:
         return self.gpu.download(self.address + offset, array)
