@@ -29,6 +29,10 @@ void set_error(const py::object& error) {
   PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.ptr())), error.ptr());
 }
 
+bool is_error(const py::object& error, const char* name) {
+  return PyErr_GivenExceptionMatches(error.ptr(), errors.attr(name).ptr()) != 0;
+}
+
 void raise_error(const char* name, const std::string& message) {
   set_error(make_error(name, message));
   throw py::error_already_set();

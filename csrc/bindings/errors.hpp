@@ -18,6 +18,9 @@ pybind11::object make_error(const char* name, const std::string& message);
 /// Sets an exception object as the one being raised.
 void set_error(const pybind11::object& error);
 
+/// Whether it is an instance of the class `name` of trtinfer.errors.
+bool is_error(const pybind11::object& error, const char* name);
+
 /// Raises the class `name` of trtinfer.errors.
 [[noreturn]] void raise_error(const char* name, const std::string& message);
 

@@ -129,20 +129,13 @@ PyObject* result(PyObject* object, PyObject* /*unused*/) {
   return nullptr;
 }
 
-PySendResult send(PyObject* object, PyObject* /*unused*/, PyObject** answer) {
-  LoopFuture* self = cast(object);
-  if (self->state == State::kPending) {
-    self->blocking = true;
-    *answer = Py_NewRef(object);
-    return PYGEN_NEXT;
-  }
-  *answer = result(object, nullptr);
-  return *answer == nullptr ? PYGEN_ERROR : PYGEN_RETURN;
+PySendResult send_any(PyObject* object, PyObject* /*unused*/, PyObject** answer) {
+  return send(object, answer);
 }
 
 PyObject* next(PyObject* object) {
   PyObject* answer = nullptr;
-  if (send(object, nullptr, &answer) != PYGEN_RETURN) return answer;
+  if (send(object, &answer) != PYGEN_RETURN) return answer;
   const py::object outputs = py::reinterpret_steal<py::object>(answer);
   // An instance: outputs that are a tuple would be taken for the arguments of the class.
   const auto stop =
@@ -307,7 +300,7 @@ PyTypeObject* make_type() {
                                 {Py_tp_iter, slot(&PyObject_SelfIter)},
                                 {Py_tp_iternext, slot(&next)},
                                 {Py_am_await, slot(&await)},
-                                {Py_am_send, slot(&send)},
+                                {Py_am_send, slot(&send_any)},
                                 {}};
   static PyType_Spec spec = {"trtinfer._core.LoopFuture", sizeof(LoopFuture), 0,
                              Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC, slots};
@@ -334,6 +327,28 @@ py::object make(py::handle loop) {
   self->times = {};
   PyObject_GC_Track(cast(self));
   return py::reinterpret_steal<py::object>(cast(self));
+}
+
+PySendResult send(py::handle future, PyObject** answer) {
+  LoopFuture* self = cast(future.ptr());
+  if (self->state == State::kPending) {
+    self->blocking = true;
+    *answer = Py_NewRef(future.ptr());
+    return PYGEN_NEXT;
+  }
+  *answer = result(future.ptr(), nullptr);
+  return *answer == nullptr ? PYGEN_ERROR : PYGEN_RETURN;
+}
+
+bool note_times(py::handle future, py::handle timeline) {
+  const Times& times = cast(future.ptr())->times;
+  for (const auto& [name, time] : {std::pair("arrival", times.arrival),
+                                   {"launch", times.launched},
+                                   {"completion", times.finished}}) {
+    const auto value = py::reinterpret_steal<py::object>(PyLong_FromLongLong(time));
+    if (!value || PyObject_SetAttrString(timeline.ptr(), name, value.ptr()) < 0) return false;
+  }
+  return true;
 }
 
 void attach(py::handle future, PendingRequest pending) {

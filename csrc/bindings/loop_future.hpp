@@ -16,6 +16,13 @@ namespace loop_future {
 
 pybind11::object make(pybind11::handle loop);
 
+/// As PyIter_Send with None: what awaits it yields the future itself while it has not ended.
+PySendResult send(pybind11::handle future, PyObject** answer);
+
+/// Sets arrival, launch and completion of a `trtinfer.Timeline`; false, with an exception set, when
+/// that fails.
+bool note_times(pybind11::handle future, pybind11::handle timeline);
+
 /// Says what `cancel` takes back; taken back at once if it was cancelled before. Any thread.
 void attach(pybind11::handle future, PendingRequest pending);
 

@@ -95,6 +95,7 @@ void register_notifier(py::module_& m) {
       .def(py::init<>())
       .def_property_readonly("descriptor",
                              [](const NotifierHandle& self) { return self.get()->descriptor(); })
+      .def_readwrite("wake_scheduled", &NotifierHandle::wake_scheduled)
       .def("drain", &NotifierHandle::drain)
       .def("resolve_futures", &NotifierHandle::resolve_futures)
       .def("wait",

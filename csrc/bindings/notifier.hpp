@@ -30,6 +30,10 @@ class NotifierHandle {
 
   const std::shared_ptr<pipeline::Notifier>& get() const { return notifier_; }
 
+  /// Of an event loop: whether its batches of this turn will be run without another word. Used on
+  /// that loop.
+  bool wake_scheduled = false;
+
  private:
   struct Ended {
     pybind11::object cookie, error, outputs;

@@ -63,7 +63,7 @@ py::object PipelineHandle::submit_on_loop(py::handle x, py::handle loop, Deliver
   delivery.on_loop = true;
   delivery.wakes = false;
   std::optional<PendingRequest> pending = submit(x, delivery);
-  if (!pending) return py::none();
+  if (!pending) return {};
   loop_future::attach(future, std::move(*pending));
   return future;
 }
@@ -288,14 +288,6 @@ void register_pipeline(py::module_& m) {
             return self.submit(x, {notifier.get(), std::move(cookie), timeout, priority});
           },
           py::arg("x"), py::arg("notifier"), py::arg("cookie"), py::arg("timeout") = py::none(),
-          py::arg("priority") = 0)
-      .def(
-          "submit_on_loop",
-          [](PipelineHandle& self, py::handle x, const NotifierHandle& notifier, py::handle loop,
-             std::optional<double> timeout, int priority) {
-            return self.submit_on_loop(x, loop, {notifier.get(), {}, timeout, priority});
-          },
-          py::arg("x"), py::arg("notifier"), py::arg("loop"), py::arg("timeout") = py::none(),
           py::arg("priority") = 0)
       .def("infer_many", &PipelineHandle::infer_many, py::arg("xs"), py::arg("convert"),
            py::arg("timeout") = py::none(), py::arg("priority") = 0)

@@ -2,11 +2,14 @@
 
 import enum
 from asyncio import AbstractEventLoop
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from trtinfer.completion import LoopCompleter
+from trtinfer.types import Timeline
 
 __version__: str
 
@@ -308,6 +311,7 @@ class IpcMemory:
 # bindings/notifier.cpp
 
 class Notifier:
+    wake_scheduled: bool
     def __init__(self) -> None: ...
     @property
     def descriptor(self) -> int: ...
@@ -483,14 +487,6 @@ class Pipeline:
         timeout: float | None = None,
         priority: int = 0,
     ) -> PendingRequest | None: ...
-    def submit_on_loop(
-        self,
-        x: object,
-        notifier: Notifier,
-        loop: AbstractEventLoop,
-        timeout: float | None = None,
-        priority: int = 0,
-    ) -> LoopFuture | None: ...
     def infer_many(
         self,
         xs: list[object],
@@ -549,3 +545,33 @@ class Pipeline:
 def live_objects() -> dict[str, int]: ...
 def process_generation() -> int: ...
 def on_own_thread() -> bool: ...
+
+# bindings/loop_call.cpp
+
+class LoopCall(Coroutine[Any, Any, dict[str, npt.NDArray[Any]]]):
+    def send(self, value: Any, /) -> Any: ...
+    def throw(self, typ: Any, val: Any = None, tb: Any = None, /) -> Any: ...
+    def close(self) -> None: ...
+    def __await__(self) -> Generator[Any, None, dict[str, npt.NDArray[Any]]]: ...
+
+class LoopCaller:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        has_tensors: bool,
+        completer_of: Callable[[AbstractEventLoop], LoopCompleter],
+        call_slowly: Callable[
+            [AbstractEventLoop, object, Notifier, float | None, int, Timeline | None],
+            Coroutine[Any, Any, dict[str, npt.NDArray[Any]]],
+        ],
+        /,
+    ) -> None: ...
+    def ainfer(
+        self,
+        owner: object,
+        x: object,
+        timeout: float | None,
+        priority: int,
+        timeline: Timeline | None,
+        /,
+    ) -> LoopCall: ...

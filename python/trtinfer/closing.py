@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import _thread
-import asyncio
 import atexit
 import weakref
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from trtinfer import _core
-from trtinfer.completion import FutureCompleter, LoopCompleter
+from trtinfer.completion import FutureCompleter, LoopCompleters
 from trtinfer.trace import TraceDelivery
 
 
@@ -32,7 +30,7 @@ class Held:
 
     pipeline: _core.Pipeline
     futures: FutureCompleter
-    loops: Mapping[asyncio.AbstractEventLoop, LoopCompleter]
+    loops: LoopCompleters
     traces: TraceDelivery | None
 
     def close(self, drain: bool, wait: bool = True) -> None:
@@ -44,8 +42,7 @@ class Held:
         """
         self.pipeline.close(drain)
         self.futures.stop(wait)
-        for completer in list(self.loops.values()):
-            completer.stop()
+        self.loops.stop()
         if self.traces is not None:
             self.traces.stop(wait)
 

@@ -119,8 +119,8 @@ class LoopCompleter:
     """Resolves the futures of an event loop on it. Use it on that loop only.
 
     Attributes:
-        notifier: What to submit requests with.
-        wake_scheduled: Whether `schedule_wake` was called in this turn of the loop.
+        notifier: What to submit requests with; it knows whether `schedule_wake` was called in this
+            turn of the loop.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, pipeline: _core.Pipeline) -> None:
@@ -128,7 +128,6 @@ class LoopCompleter:
         self.notifier = _core.Notifier()
         self._loop = loop
         self._pipeline = pipeline
-        self.wake_scheduled = False
         loop.add_reader(self.notifier.descriptor, self.notifier.resolve_futures)
 
     def schedule_wake(self) -> None:
@@ -137,11 +136,11 @@ class LoopCompleter:
         The requests of one turn of the loop so form one batch: of a quick model it is run right
         here, else one system call wakes a lane.
         """
-        self.wake_scheduled = True
+        self.notifier.wake_scheduled = True
         self._loop.call_soon(self._wake)
 
     def _wake(self) -> None:
-        self.wake_scheduled = False
+        self.notifier.wake_scheduled = False
         if self._pipeline.lead_briefly():
             self.notifier.resolve_futures()
 
@@ -157,3 +156,28 @@ class LoopCompleter:
     def _stop_on_loop(self) -> None:
         self.notifier.resolve_futures()
         self._loop.remove_reader(self.notifier.descriptor)
+
+
+class LoopCompleters:
+    """The completers of a session, one for each event loop that asks it; for any thread."""
+
+    def __init__(self, pipeline: _core.Pipeline) -> None:
+        """Have none yet."""
+        self._pipeline = pipeline
+        self._by_loop: dict[asyncio.AbstractEventLoop, LoopCompleter] = {}
+        self._lock = threading.Lock()
+
+    def of(self, loop: asyncio.AbstractEventLoop) -> LoopCompleter:
+        """Return the completer of the running loop, made if need be."""
+        with self._lock:
+            completer = self._by_loop.get(loop)
+            if completer is None:
+                for closed in [other for other in self._by_loop if other.is_closed()]:
+                    del self._by_loop[closed]  # or each asyncio.run would leave a descriptor behind
+                completer = self._by_loop[loop] = LoopCompleter(loop, self._pipeline)
+        return completer
+
+    def stop(self) -> None:
+        """Resolve what has ended and stop watching; takes no lock, so a collector may call it."""
+        for completer in list(self._by_loop.values()):
+            completer.stop()

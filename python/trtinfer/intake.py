@@ -21,7 +21,7 @@ from trtinfer.backend import OpenModel
 from trtinfer.errors import InputError
 from trtinfer.inputs import InputReader, Shapes
 from trtinfer.preprocess import Recipe
-from trtinfer.types import Outputs
+from trtinfer.types import Outputs, Timeline
 
 Result = TypeVar("Result")
 
@@ -76,15 +76,16 @@ class Intake:
                 return self._pipeline.submit_object(inputs, notifier, cookie, timeout, priority)
             return _matched(self._pipeline.submit(inputs, notifier, cookie, timeout, priority))
 
-    async def submit_off_loop(
+    async def ainfer(
         self,
         loop: asyncio.AbstractEventLoop,
         x: object,
         notifier: _core.Notifier,
         timeout: float | None,
         priority: int,
-    ) -> _core.LoopFuture:
-        """Decode images, and wait for room, without holding up the loop."""
+        timeline: Timeline | None,
+    ) -> Outputs:
+        """As `Session.ainfer`: decode images, and wait for room, without holding up the loop."""
         future = _core.LoopFuture(loop)
         started = time.monotonic()
         with self.counting():
@@ -99,7 +100,10 @@ class Intake:
         except asyncio.CancelledError:
             future.cancel()
             raise
-        return future
+        outputs: Outputs = await future
+        if timeline is not None:
+            timeline.arrival, timeline.launch, timeline.completion = future.times()
+        return outputs
 
     def convert(self, x: object) -> dict[str, object]:
         """Return a request of tensors or an image as arrays that fit the core; counts nothing."""

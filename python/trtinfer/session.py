@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import inspect
 import logging
 import os
-import threading
-from asyncio import get_running_loop
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from trtinfer import (
     _core,
@@ -18,8 +18,8 @@ from trtinfer import (
     closing,
 )
 from trtinfer.backend import RingSizes
-from trtinfer.completion import FutureCompleter, InferenceFuture, LoopCompleter
-from trtinfer.errors import InputError, QueueFullError
+from trtinfer.completion import FutureCompleter, InferenceFuture, LoopCompleters
+from trtinfer.errors import InputError
 from trtinfer.inputs import Shapes
 from trtinfer.intake import Intake
 from trtinfer.metrics import Stats
@@ -32,8 +32,17 @@ from trtinfer.trace import TraceDelivery, TraceHook
 from trtinfer.types import Outputs, TensorInfo, Timeline
 
 Result = TypeVar("Result")
+Function = TypeVar("Function", bound=Callable[..., object])
 
 logger = logging.getLogger("trtinfer")
+
+
+def marked_async(function: Function) -> Function:
+    """Mark what returns a coroutine without being one, for ``iscoroutinefunction`` and mocks."""
+    if sys.version_info >= (3, 12):
+        return inspect.markcoroutinefunction(function)
+    function._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]
+    return function
 
 
 class Session:
@@ -129,11 +138,12 @@ class Session:
         self._pipeline = opened.pipeline
         self._intake = Intake(opened, self._recipe)
         self._futures = FutureCompleter()
-        self._loops: dict[asyncio.AbstractEventLoop, LoopCompleter] = {}
-        self._last_loop: tuple[asyncio.AbstractEventLoop | None, LoopCompleter | None] = None, None
-        self._lock = threading.Lock()  # guards _loops
+        loops = LoopCompleters(self._pipeline)
+        self._loop_caller = _core.LoopCaller(
+            self._pipeline, opened.has_tensors, loops.of, self._intake.ainfer
+        )
         self._traces = TraceDelivery(trace, self._pipeline) if trace is not None else None
-        self._held = closing.Held(self._pipeline, self._futures, self._loops, self._traces)
+        self._held = closing.Held(self._pipeline, self._futures, loops, self._traces)
         closing.watch(self, self._held)
 
     # --- Requests -----------------------------------------------------------------------------
@@ -187,44 +197,22 @@ class Session:
                 pass  # the slower path counts it
         return future.attach(self._intake.submit(x, notifier, future, timeout, priority))
 
-    async def ainfer(
+    @marked_async
+    def ainfer(
         self,
         x: object,
         timeout: float | None = None,
         priority: int = 0,
         *,
         timeline: Timeline | None = None,
-    ) -> Outputs:
+    ) -> Coroutine[Any, Any, Outputs]:
         """Answer one request without blocking the event loop; arguments and errors as `infer`.
 
-        The loop is woken once per batch. Cancelling the awaiting task takes the request back if its
-        batch has not been launched. ``timeline`` is filled in before this returns outputs.
+        A coroutine (written in C++): nothing happens before it is awaited or made a task. The loop
+        is woken once per batch. Cancelling the awaiting task takes the request back if its batch
+        has not been launched. ``timeline`` is filled in before this returns outputs.
         """
-        loop = get_running_loop()
-        last_loop, completer = self._last_loop
-        if last_loop is not loop or completer is None:
-            completer = self._completer_of(loop)
-        future = None
-        if self._has_tensors:
-            try:
-                future = self._pipeline.submit_on_loop(
-                    x, completer.notifier, loop, timeout, priority
-                )
-            except QueueFullError:
-                if timeout is None:
-                    raise
-            except InputError:
-                pass  # the slower path counts it
-            if not completer.wake_scheduled:
-                completer.schedule_wake()
-        if future is None:
-            future = await self._intake.submit_off_loop(
-                loop, x, completer.notifier, timeout, priority
-            )
-        outputs: Outputs = await future
-        if timeline is not None:
-            timeline.arrival, timeline.launch, timeline.completion = future.times()
-        return outputs
+        return self._loop_caller.ainfer(self, x, timeout, priority, timeline)
 
     def infer_many(
         self,
@@ -373,20 +361,8 @@ class Session:
         """Close the session; after an error, without draining."""
         self.close(drain=error is None)
 
-    # --- Futures and loops ----------------------------------------------------------------------
-
     def _submit_claim(
         self, claim: _core.Claim, timeout: float | None, priority: int
     ) -> InferenceFuture:
         future = InferenceFuture()
         return future.attach(claim.submit(self._futures.notifier, future, timeout, priority))
-
-    def _completer_of(self, loop: asyncio.AbstractEventLoop) -> LoopCompleter:
-        with self._lock:
-            completer = self._loops.get(loop)
-            if completer is None:
-                for closed in [other for other in self._loops if other.is_closed()]:
-                    del self._loops[closed]  # or each asyncio.run would leave a descriptor behind
-                completer = self._loops[loop] = LoopCompleter(loop, self._pipeline)
-        self._last_loop = loop, completer
-        return completer

@@ -1,0 +1,444 @@
+// What `Session.ainfer` returns, and who makes it: two types written by hand, since a call is made
+// per request and a coroutine of Python's own costs as much as all that the core does for it.
+#include <pybind11/critical_section.h>
+#include <pybind11/pybind11.h>
+
+#include <algorithm>
+#include <array>
+#include <exception>
+#include <new>
+#include <optional>
+#include <stdexcept>
+#include <utility>
+
+#include "bindings/errors.hpp"
+#include "bindings/loop_future.hpp"
+#include "bindings/notifier.hpp"
+#include "bindings/pipeline.hpp"
+#include "bindings/register.hpp"
+
+namespace py = pybind11;
+
+namespace trtinfer::bindings {
+namespace {
+
+/// `LoopCaller(pipeline, has_tensors, completer_of, call_slowly)`: the way of a session's calls
+/// from event loops into its pipeline. `ainfer(owner, x, timeout, priority, timeline)` makes a
+/// call, which keeps its owner alive. For any number of threads.
+struct LoopCaller {
+  PyObject_HEAD PyObject* pipeline;  // what `native` is within; never null, like the next two
+  PyObject* completer_of;            // (loop) -> LoopCompleter
+  PyObject* call_slowly;  // (loop, x, notifier, timeout, priority, timeline) -> coroutine
+  PyObject *loop, *completer, *notifier;  // the last ones, or null
+  PipelineHandle* native;
+  NotifierHandle* native_notifier;
+  bool has_tensors;
+
+  std::array<PyObject**, 6> held() {
+    return {&pipeline, &completer_of, &call_slowly, &loop, &completer, &notifier};
+  }
+};
+
+enum class State : std::uint8_t { kNew, kPublished, kSlow, kOver };
+
+/// A coroutine. When it is first run, the request is published and a `LoopFuture` awaited; what the
+/// core does not take as it is, or has no room for within a timeout, goes on as the coroutine that
+/// `call_slowly` makes instead.
+struct LoopCall {
+  PyObject_HEAD State state;
+  PyObject* owner;  // null once the call is over, like all others
+  LoopCaller* caller;
+  PyObject *x, *timeout, *priority, *timeline;
+  PyObject* awaited;  // a LoopFuture, or the slower coroutine; null before
+
+  std::array<PyObject**, 6> held() {
+    return {&owner, &x, &timeout, &priority, &timeline, &awaited};
+  }
+};
+
+/// An event loop and who ends requests on it.
+struct Loop {
+  py::object loop, completer, notifier;
+  NotifierHandle* native = nullptr;
+};
+
+// Held for ever.
+PyTypeObject *caller_type = nullptr, *call_type = nullptr;
+py::handle get_running_loop;
+
+template <typename T, typename From>
+T* as(From* object) {
+  return reinterpret_cast<T*>(object);
+}
+
+py::object borrow(PyObject* object) { return py::reinterpret_borrow<py::object>(object); }
+py::object steal(PyObject* object) {
+  if (object == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(object);
+}
+
+/// Runs what may throw for a caller that wants null and an exception set.
+template <typename Run>
+PyObject* guarded(const Run& run) {
+  try {
+    return run();
+  } catch (py::error_already_set& error) {
+    error.restore();
+  } catch (const std::invalid_argument& error) {
+    PyErr_SetString(PyExc_ValueError, error.what());
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
+  } catch (const std::exception& error) {
+    const py::object known = exception_of(std::current_exception());
+    if (known) {
+      set_error(known);
+    } else {
+      PyErr_SetString(PyExc_RuntimeError, error.what());
+    }
+  }
+  return nullptr;
+}
+
+// --- The way in
+
+Loop running_loop(LoopCaller* caller) {
+  Loop running;
+  running.loop = steal(PyObject_CallNoArgs(get_running_loop.ptr()));
+  const py::handle self(as<PyObject>(caller));
+  {
+    const py::scoped_critical_section alone(self);
+    if (caller->loop == running.loop.ptr()) {
+      running.completer = borrow(caller->completer);
+      running.notifier = borrow(caller->notifier);
+      running.native = caller->native_notifier;
+      return running;
+    }
+  }
+  running.completer = steal(PyObject_CallOneArg(caller->completer_of, running.loop.ptr()));
+  running.notifier = running.completer.attr("notifier");
+  running.native = running.notifier.cast<NotifierHandle*>();  // a search, so it is kept, too
+  Loop last = running;
+  const py::scoped_critical_section alone(self);
+  for (auto [cached, found] : {std::pair(&caller->loop, &last.loop),
+                               {&caller->completer, &last.completer},
+                               {&caller->notifier, &last.notifier}}) {
+    *found = py::reinterpret_steal<py::object>(std::exchange(*cached, found->release().ptr()));
+  }
+  caller->native_notifier = running.native;
+  return running;
+}
+
+std::optional<double> timeout_of(const LoopCall* call) {
+  if (call->timeout == Py_None) return std::nullopt;
+  const double timeout = PyFloat_AsDouble(call->timeout);
+  if (timeout == -1.0 && PyErr_Occurred() != nullptr) throw py::error_already_set();
+  return timeout;
+}
+
+int priority_of(const LoopCall* call) {
+  const long priority = PyLong_AsLong(call->priority);
+  if (priority == -1 && PyErr_Occurred() != nullptr) throw py::error_already_set();
+  return static_cast<int>(std::clamp(priority, -1000L, 1000L));  // publishing refuses what is wrong
+}
+
+/// Null when the request has to go the longer way.
+py::object publish(const LoopCall* call, const Loop& loop) {
+  const std::optional<double> timeout = timeout_of(call);
+  NotifierHandle& notifier = *loop.native;
+  py::object future;
+  try {
+    future = call->caller->native->submit_on_loop(call->x, loop.loop,
+                                                  {notifier.get(), {}, timeout, priority_of(call)});
+  } catch (...) {
+    const py::object error = exception_of(std::current_exception());
+    if (!error) throw;
+    const bool waits = timeout && is_error(error, "QueueFullError");
+    if (!waits && !is_error(error, "InputError")) throw;  // the longer way counts the latter
+  }
+  if (!notifier.wake_scheduled) loop.completer.attr("schedule_wake")();
+  return future;
+}
+
+void start(LoopCall* call) {
+  const LoopCaller* caller = call->caller;
+  const Loop loop = running_loop(call->caller);
+  py::object awaited;
+  if (caller->has_tensors) awaited = publish(call, loop);
+  call->state = awaited ? State::kPublished : State::kSlow;
+  if (!awaited) {
+    const auto argument = [](PyObject* object) { return py::handle(object); };
+    awaited = py::handle(caller->call_slowly)(loop.loop, argument(call->x), loop.notifier,
+                                              argument(call->timeout), argument(call->priority),
+                                              argument(call->timeline));
+  }
+  call->awaited = awaited.release().ptr();
+}
+
+// --- The protocol of coroutines
+
+/// Whatever exception is set stays so.
+void finish(LoopCall* call) {
+  PyObject *kind = nullptr, *error = nullptr, *traceback = nullptr;
+  PyErr_Fetch(&kind, &error, &traceback);
+  call->state = State::kOver;
+  for (PyObject** held : call->held()) Py_CLEAR(*held);
+  Py_CLEAR(call->caller);
+  PyErr_Restore(kind, error, traceback);
+}
+
+PySendResult send(PyObject* self, PyObject* value, PyObject** answer) {
+  auto* call = as<LoopCall>(self);
+  *answer = nullptr;
+  if (call->state == State::kOver) {
+    PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
+    return PYGEN_ERROR;
+  }
+  if (call->state == State::kNew) {
+    if (value != Py_None) {
+      PyErr_SetString(PyExc_TypeError, "can't send non-None value to a just-started coroutine");
+      return PYGEN_ERROR;
+    }
+    const auto started = guarded([&] {
+      start(call);
+      return self;
+    });
+    if (started == nullptr) {
+      finish(call);
+      return PYGEN_ERROR;
+    }
+  }
+  PySendResult result;
+  if (call->state == State::kPublished) {
+    result = loop_future::send(call->awaited, answer);
+    if (result == PYGEN_RETURN && call->timeline != Py_None &&
+        !loop_future::note_times(call->awaited, call->timeline)) {
+      Py_CLEAR(*answer);
+      result = PYGEN_ERROR;
+    }
+  } else {
+    result = PyIter_Send(call->awaited, value, answer);
+  }
+  if (result != PYGEN_NEXT) finish(call);
+  return result;
+}
+
+/// What `send` and `throw` of a generator return, of the result of sending.
+PyObject* yielded(PySendResult result, PyObject* answer) {
+  if (result == PYGEN_NEXT) return answer;
+  if (result == PYGEN_RETURN) {
+    // An instance: outputs that are a tuple would be taken for the arguments of the class.
+    PyObject* stop = PyObject_CallOneArg(PyExc_StopIteration, answer);
+    Py_DECREF(answer);
+    if (stop != nullptr) PyErr_SetObject(PyExc_StopIteration, stop);
+    Py_XDECREF(stop);
+  }
+  return nullptr;
+}
+
+PyObject* next(PyObject* self) {
+  PyObject* answer = nullptr;
+  const PySendResult result = send(self, Py_None, &answer);
+  return yielded(result, answer);
+}
+
+PyObject* send_value(PyObject* self, PyObject* value) {
+  PyObject* answer = nullptr;
+  const PySendResult result = send(self, value, &answer);
+  return yielded(result, answer);
+}
+
+PyObject* throw_in(PyObject* self, PyObject* arguments) {
+  auto* call = as<LoopCall>(self);
+  if (call->state == State::kSlow) {
+    const auto method =
+        py::reinterpret_steal<py::object>(PyObject_GetAttrString(call->awaited, "throw"));
+    PyObject* answer = method ? PyObject_Call(method.ptr(), arguments, nullptr) : nullptr;
+    if (answer == nullptr) finish(call);
+    return answer;
+  }
+  PyObject *kind = nullptr, *error = nullptr, *traceback = nullptr;
+  if (PyArg_UnpackTuple(arguments, "throw", 1, 3, &kind, &error, &traceback) == 0) return nullptr;
+  const bool is_over = call->state == State::kOver;
+  finish(call);
+  if (is_over) {
+    PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
+  } else if (PyExceptionInstance_Check(kind)) {
+    PyErr_SetObject(PyExceptionInstance_Class(kind), kind);
+  } else if (PyExceptionClass_Check(kind)) {
+    PyErr_SetObject(kind, error == nullptr ? Py_None : error);
+  } else {
+    PyErr_SetString(PyExc_TypeError, "an exception is needed");
+  }
+  return nullptr;
+}
+
+PyObject* close(PyObject* self, PyObject* /*unused*/) {
+  auto* call = as<LoopCall>(self);
+  PyObject* result = call->state == State::kSlow
+                         ? PyObject_CallMethod(call->awaited, "close", nullptr)
+                         : Py_NewRef(Py_None);
+  finish(call);
+  return result;
+}
+
+PyObject* await(PyObject* self) { return Py_NewRef(self); }
+
+PyObject* get_name(PyObject* /*self*/, void* name) {
+  return PyUnicode_FromString(static_cast<const char*>(name));
+}
+
+void finalize(PyObject* self) {
+  auto* call = as<LoopCall>(self);
+  if (call->state != State::kNew) return;
+  PyObject *kind = nullptr, *error = nullptr, *traceback = nullptr;
+  PyErr_Fetch(&kind, &error, &traceback);
+  if (PyErr_WarnEx(PyExc_RuntimeWarning, "coroutine 'Session.ainfer' was never awaited", 1) != 0) {
+    PyErr_WriteUnraisable(self);
+  }
+  PyErr_Restore(kind, error, traceback);
+}
+
+int traverse_call(PyObject* self, visitproc visit, void* arg) {
+  auto* call = as<LoopCall>(self);
+  Py_VISIT(Py_TYPE(self));
+  for (PyObject** held : call->held()) Py_VISIT(*held);
+  Py_VISIT(call->caller);
+  return 0;
+}
+
+int clear_call(PyObject* self) {
+  finish(as<LoopCall>(self));
+  return 0;
+}
+
+void deallocate_call(PyObject* self) {
+  if (PyObject_CallFinalizerFromDealloc(self) < 0) return;
+  PyObject_GC_UnTrack(self);
+  finish(as<LoopCall>(self));
+  PyTypeObject* type = Py_TYPE(self);
+  PyObject_GC_Del(self);
+  Py_DECREF(type);
+}
+
+// --- The caller
+
+PyObject* ainfer(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
+  if (count != 5) {
+    PyErr_SetString(PyExc_TypeError, "ainfer(owner, x, timeout, priority, timeline)");
+    return nullptr;
+  }
+  LoopCall* call = PyObject_GC_New(LoopCall, call_type);
+  if (call == nullptr) return nullptr;
+  call->state = State::kNew;
+  call->owner = Py_NewRef(arguments[0]);
+  call->caller = as<LoopCaller>(Py_NewRef(self));
+  call->x = Py_NewRef(arguments[1]);
+  call->timeout = Py_NewRef(arguments[2]);
+  call->priority = Py_NewRef(arguments[3]);
+  call->timeline = Py_NewRef(arguments[4]);
+  call->awaited = nullptr;
+  PyObject_GC_Track(as<PyObject>(call));
+  return as<PyObject>(call);
+}
+
+PyObject* create_caller(PyTypeObject* type, PyObject* arguments, PyObject* /*keywords*/) {
+  PyObject *pipeline = nullptr, *completer_of = nullptr, *call_slowly = nullptr;
+  int has_tensors = 0;
+  if (PyArg_ParseTuple(arguments, "OpOO:LoopCaller", &pipeline, &has_tensors, &completer_of,
+                       &call_slowly) == 0) {
+    return nullptr;
+  }
+  return guarded([&]() -> PyObject* {
+    auto* native = py::handle(pipeline).cast<PipelineHandle*>();
+    LoopCaller* caller = PyObject_GC_New(LoopCaller, type);
+    if (caller == nullptr) throw py::error_already_set();
+    caller->pipeline = Py_NewRef(pipeline);
+    caller->completer_of = Py_NewRef(completer_of);
+    caller->call_slowly = Py_NewRef(call_slowly);
+    caller->loop = caller->completer = caller->notifier = nullptr;
+    caller->native = native;
+    caller->native_notifier = nullptr;
+    caller->has_tensors = has_tensors != 0;
+    PyObject_GC_Track(as<PyObject>(caller));
+    return as<PyObject>(caller);
+  });
+}
+
+int traverse_caller(PyObject* self, visitproc visit, void* arg) {
+  auto* caller = as<LoopCaller>(self);
+  Py_VISIT(Py_TYPE(self));
+  for (PyObject** held : caller->held()) Py_VISIT(*held);
+  return 0;
+}
+
+void deallocate_caller(PyObject* self) {
+  auto* caller = as<LoopCaller>(self);
+  PyObject_GC_UnTrack(self);
+  for (PyObject** held : caller->held()) Py_CLEAR(*held);
+  PyTypeObject* type = Py_TYPE(self);
+  PyObject_GC_Del(self);
+  Py_DECREF(type);
+}
+
+// --- The types
+
+template <typename Function>
+void* slot(Function* function) {
+  return reinterpret_cast<void*>(function);
+}
+
+PyTypeObject* make_type(PyType_Spec& spec) {
+  PyObject* made = PyType_FromSpec(&spec);
+  if (made == nullptr) throw py::error_already_set();
+  return as<PyTypeObject>(made);
+}
+
+PyTypeObject* make_call_type() {
+  static PyMethodDef methods[] = {{"send", &send_value, METH_O, nullptr},
+                                  {"throw", &throw_in, METH_VARARGS, nullptr},
+                                  {"close", &close, METH_NOARGS, nullptr},
+                                  {}};
+  static char name[] = "ainfer", full_name[] = "Session.ainfer";  // as tasks show it
+  static PyGetSetDef properties[] = {{"__name__", &get_name, nullptr, nullptr, name},
+                                     {"__qualname__", &get_name, nullptr, nullptr, full_name},
+                                     {}};
+  static PyType_Slot slots[] = {{Py_tp_dealloc, slot(&deallocate_call)},
+                                {Py_tp_finalize, slot(&finalize)},
+                                {Py_tp_traverse, slot(&traverse_call)},
+                                {Py_tp_clear, slot(&clear_call)},
+                                {Py_tp_methods, methods},
+                                {Py_tp_getset, properties},
+                                {Py_tp_iter, slot(&PyObject_SelfIter)},
+                                {Py_tp_iternext, slot(&next)},
+                                {Py_am_await, slot(&await)},
+                                {Py_am_send, slot(&send)},
+                                {}};
+  static PyType_Spec spec = {"trtinfer._core.LoopCall", sizeof(LoopCall), 0,
+                             Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC, slots};
+  return make_type(spec);
+}
+
+PyTypeObject* make_caller_type() {
+  static PyMethodDef methods[] = {
+      {"ainfer", reinterpret_cast<PyCFunction>(slot(&ainfer)), METH_FASTCALL, nullptr}, {}};
+  static PyType_Slot slots[] = {{Py_tp_new, slot(&create_caller)},
+                                {Py_tp_dealloc, slot(&deallocate_caller)},
+                                {Py_tp_traverse, slot(&traverse_caller)},
+                                {Py_tp_methods, methods},
+                                {}};
+  static PyType_Spec spec = {"trtinfer._core.LoopCaller", sizeof(LoopCaller), 0,
+                             Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC, slots};
+  return make_type(spec);
+}
+
+}  // namespace
+
+void register_loop_call(py::module_& m) {
+  get_running_loop = py::object(py::module_::import("asyncio").attr("get_running_loop")).release();
+  call_type = make_call_type();
+  caller_type = make_caller_type();
+  m.add_object("LoopCall", as<PyObject>(call_type));
+  m.add_object("LoopCaller", as<PyObject>(caller_type));
+}
+
+}  // namespace trtinfer::bindings

@@ -1,0 +1,203 @@
+"""What `Session.ainfer` returns: a coroutine, to all who look."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import sys
+import warnings
+import weakref
+from collections.abc import Callable, Coroutine
+from typing import Any
+from unittest import mock
+
+import models
+import numpy as np
+import pytest
+from waiting import keep_busy
+
+import trtinfer
+
+Ask = Callable[[], Coroutine[Any, Any, Any]]
+
+
+@pytest.fixture
+def session():
+    with trtinfer.Session(models.slow_model(), max_batch_size=8, max_inflight=1) as session:
+        yield session
+
+
+@pytest.fixture(params=["as it is", "the longer way"])
+def ask(request, session):
+    """A call that the core takes as it is, and one that goes on as a coroutine of Python's."""
+    if request.param == "as it is":
+        yield lambda: session.ainfer(np.float32(1).reshape(()))
+        return
+    with trtinfer.Session(models.string_model()) as strings:
+        yield lambda: strings.ainfer(np.array(["ab"], object))
+
+
+def test_it_is_one_to_everybody(session):
+    call = session.ainfer(np.float32(1))
+    assert asyncio.iscoroutine(call)
+    assert inspect.isawaitable(call)
+    assert isinstance(call, Coroutine)
+    call.close()
+    assert asyncio.iscoroutinefunction(session.ainfer) or sys.version_info >= (3, 14)
+    assert inspect.iscoroutinefunction(session.ainfer) or sys.version_info < (3, 12)
+
+
+def test_a_mock_of_a_session_is_awaited(session):
+    async def main() -> object:
+        return await mock.create_autospec(session).ainfer(1)
+
+    asyncio.run(main())
+
+
+def test_loops_run_it_by_itself(ask: Ask):
+    assert set(asyncio.run(ask())) == {"y"}
+
+
+def test_it_may_be_a_task_or_be_waited_for(ask: Ask):
+    async def main() -> None:
+        task = asyncio.create_task(ask())
+        answers = [await task, await asyncio.wait_for(ask(), 30), await asyncio.shield(ask())]
+        answers += await asyncio.gather(ask(), ask())
+        done, _ = await asyncio.wait([asyncio.ensure_future(ask())])
+        answers += [future.result() for future in done]
+        assert all(answer == answers[0] for answer in answers)
+
+    asyncio.run(main())
+
+
+def test_nothing_happens_before_it_is_awaited(session):
+    async def main() -> None:
+        call = session.ainfer(np.float32(1))
+        await asyncio.sleep(0)
+        assert session.stats()["accepted"] == 0
+        await call
+        assert session.stats()["accepted"] == 1
+
+    asyncio.run(main())
+
+
+def test_one_that_is_never_awaited_is_told_of(ask: Ask):
+    with pytest.warns(RuntimeWarning, match=r"'Session\.ainfer' was never awaited"):
+        ask()
+
+
+def test_a_warning_made_an_error_goes_to_the_hook(session, monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: told.append(args.exc_type))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        session.ainfer(np.float32(1))
+    assert told == [RuntimeWarning]
+
+
+def test_one_that_was_closed_or_thrown_at_is_over(ask: Ask):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        closed, thrown = ask(), ask()
+        closed.close()
+        closed.close()
+        with pytest.raises(KeyError, match="why"):
+            thrown.throw(KeyError("why"))
+        for call in (closed, thrown):
+            with pytest.raises(RuntimeError, match="already awaited"):
+                call.send(None)
+            with pytest.raises(RuntimeError, match="already awaited"):
+                call.throw(KeyError)
+        del call, closed, thrown
+
+
+def test_one_under_way_can_be_closed_and_thrown_at(ask: Ask):
+    async def main() -> None:
+        for end in (lambda call: call.close(), lambda call: call.throw(ValueError, ValueError(1))):
+            call = ask()
+            assert asyncio.isfuture(call.send(None))
+            try:
+                end(call)
+            except ValueError as error:
+                assert error.args == (1,)  # noqa: PT017
+            with pytest.raises(RuntimeError, match="already awaited"):
+                call.send(None)
+
+    asyncio.run(main())
+
+
+def test_only_none_starts_it(session):
+    call = session.ainfer(np.float32(1))
+    with pytest.raises(TypeError, match="just-started"):
+        call.send(1)
+    with pytest.raises(TypeError):
+        call.throw(1)
+
+
+def test_it_needs_a_running_loop(session):
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        session.ainfer(np.float32(1)).send(None)
+
+
+def test_it_is_awaited_once(session):
+    async def main() -> None:
+        call = session.ainfer(np.float32(1))
+        await call
+        with pytest.raises(RuntimeError, match="already awaited"):
+            await call
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("arguments", [{"timeout": "soon"}, {"priority": "high"}, {"priority": 9}])
+def test_arguments_are_refused_when_it_is_awaited(session, arguments):
+    call = session.ainfer(np.array(1, np.float32), **arguments)
+    with pytest.raises((TypeError, ValueError)):
+        asyncio.run(call)
+
+
+def test_it_keeps_its_session_open():
+    async def main() -> float:
+        return float((await trtinfer.Session(models.slow_model()).ainfer(np.float32(4)))["y"])
+
+    assert asyncio.run(main()) == 8
+
+
+def test_a_cancelled_task_that_has_not_begun_publishes_nothing(session):
+    async def main() -> None:
+        task = asyncio.create_task(session.ainfer(np.float32(1)))
+        assert "Session.ainfer" in repr(task)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert session.stats()["accepted"] == 0
+
+
+def test_a_task_of_it_alone_can_be_cancelled(session):
+    async def main() -> None:
+        busy = keep_busy(session)
+        task = asyncio.create_task(session.ainfer(np.array(1, np.float32)))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await busy
+
+    asyncio.run(main())
+    assert session.stats()["cancelled"] == 1
+
+
+def test_a_cycle_through_it_is_collected(session):
+    class Holder:
+        call: object = None
+
+    holder = Holder()
+    holder.call = session.ainfer(holder)
+    gone = weakref.ref(holder)
+    del holder
+    with pytest.warns(RuntimeWarning, match="never awaited"):
+        gc.collect()
+    assert gone() is None
