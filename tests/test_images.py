@@ -114,6 +114,15 @@ def test_exif_orientation_is_applied(kind, orientation):
         np.testing.assert_array_equal(images.decode(opened), as_pillow(data))
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_pillow_decodes_a_jpeg_alike_where_simplejpeg_is_missing(monkeypatch, mode):
+    data = encode(PIL.Image.fromarray(photo(90, 70)).convert(mode), "JPEG")
+    before = images.decode(data)
+    monkeypatch.setattr(images, "simplejpeg", None)
+    np.testing.assert_array_equal(images.decode(data), before)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # of Pillow, where there is no simplejpeg
 def test_damaged_exif_leaves_the_image_as_stored():
     block = b"Exif\0\0II*\0\xff\xff\xff\x7f"
     data = encode(photo(), "JPEG", exif=block)
@@ -179,6 +188,7 @@ def test_refuses_a_truncated_file(kind, share):
 
 
 def test_refuses_a_jpeg_with_damaged_pixels():
+    pytest.importorskip("simplejpeg", reason="Pillow decodes it all the same")
     data = bytearray(encode(photo(200, 300), "JPEG"))
     data[len(data) // 2 : len(data) // 2 + 2] = b"\xff\xd3"  # a restart that no encoder wrote
     with pytest.raises(InputError, match="cannot be decoded"):

@@ -19,10 +19,14 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 import PIL.ImageFile
-import simplejpeg
 
 from trtinfer import device_tensor, exif
 from trtinfer.errors import InputError
+
+try:
+    import simplejpeg
+except ImportError:  # no wheels for free-threaded Python yet; Pillow decodes the same pixels
+    simplejpeg = None
 
 MAX_PIXELS = 100_000_000
 
@@ -253,7 +257,7 @@ def _flat(data: Encoded | bytearray) -> Encoded:
 def _from_file(data: Encoded, name: str) -> Image:
     if len(data) == 0:
         raise InputError(f"{name} is empty (0 bytes); pass a complete image file")
-    if data[:3] == _JPEG_MAGIC:
+    if simplejpeg is not None and data[:3] == _JPEG_MAGIC:
         try:
             height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
         except ValueError:  # unusual subsampling, or garbage: Pillow can tell
