@@ -16,7 +16,7 @@ class Turnstile {
  public:
   /// `away`: how long the next one waits for a caller that went out to come again. `waking`: how
   /// long callers may overtake the first in line while it wakes up.
-  explicit Turnstile(ring::Nanoseconds away = 10'000, ring::Nanoseconds waking = 30'000)
+  explicit Turnstile(ring::Nanoseconds away = 10'000, ring::Nanoseconds waking = 20'000)
       : away_(away), waking_(waking) {}
 
   /// Waits for the caller's turn to go back. Call it before wanting the lock.
