@@ -38,7 +38,7 @@ from trtinfer import default_model
 from trtinfer.bench import Bench, Measurement
 from trtinfer.verify import random_requests
 
-BATCHES = (1, 2, 4, 8, 16)
+BATCHES = (1, 2, 4, 8, 16, 32, 64)
 SATURATION = "saturation"
 Inputs = dict[str, NDArray[Any]]
 

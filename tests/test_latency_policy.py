@@ -273,8 +273,8 @@ def test_predictions_keep_up_with_a_device_that_is_never_idle():
 # --- One batch at a time, as on a CPU -------------------------------------------------------------
 
 #: Milliseconds per sample of EfficientNet-Lite0, with both cores to itself and beside other work.
-QUICK = {1: 5.3, 2: 4.76, 4: 4.62, 8: 4.85, 16: 5.5}
-DISTURBED = {1: 8.2, 2: 7.1, 4: 6.4, 8: 5.8, 16: 5.3}
+QUICK = {1: 5.3, 2: 4.76, 4: 4.62, 8: 4.85, 16: 5.5, 32: 5.1}
+DISTURBED = {1: 8.2, 2: 7.1, 4: 6.4, 8: 5.8, 16: 5.3, 32: 5.1}
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -286,9 +286,9 @@ def test_a_lone_lane_learns_which_size_answers_most(seed):
     for costs in (QUICK, DISTURBED, QUICK, DISTURBED):
         samples, began = 0, now
         while now < began + 60:
-            size, _ = made.decide(now, 16)
+            size, _ = made.decide(now, 32)
             made.launched(0, now, size)
             now += size * costs[size] * 1e-3 * random.lognormal(0, 0.06)
             made.finished(0, now)
             samples += size
-        assert samples / (now - began) >= 0.95 * 1e3 / min(costs.values())
+        assert samples / (now - began) >= 0.96 * 1e3 / min(costs.values())

@@ -7,7 +7,7 @@ import pytest
 
 from trtinfer import _core, batching
 from trtinfer.batching import BatchAxis, merge_limit, time_batches
-from trtinfer.onnxruntime_backend import load
+from trtinfer.onnxruntime_backend import load, with_larger
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 BATCHED = BatchAxis(batched=True)
@@ -56,3 +56,10 @@ def test_large_inputs_are_timed_in_small_batches(native, monkeypatch):
 @pytest.mark.parametrize("axis", [BatchAxis(batched=False), BatchAxis(batched=True, fixed=8)])
 def test_a_model_of_one_size_is_not_timed(native, axis):
     assert time_batches(native, axis, 64) == {}
+
+
+def test_sizes_too_slow_to_be_timed_are_tried_up_to_a_fifth_of_a_second():
+    timed = {1: 6e-3, 2: 5.5e-3, 4: 5e-3}
+    assert with_larger(timed, 64) == {**timed, 8: 5e-3, 16: 5e-3, 32: 5e-3}
+    assert with_larger(timed, 12) == {**timed, 8: 5e-3, 12: 5e-3}
+    assert with_larger({1: 0.3}, 64) == {1: 0.3}

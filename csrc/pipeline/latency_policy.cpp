@@ -16,9 +16,9 @@ constexpr double kQuantile = 0.99;
 // Batches that run side by side end together: when one of them did says little of its own cost, but
 // the time of so many is the sum of theirs. Where one runs at a time, each says what it costs.
 constexpr Learning kSideBySide{
-    .stretch = 16, .correction = 0.5, .half_believed = 8, .forgotten = 2000};
+    .stretch = 16, .correction = 0.5, .half_believed = 8, .forgotten = 2000, .by_samples = false};
 constexpr Learning kOneAtATime{
-    .stretch = 1, .correction = 0.15, .half_believed = 2, .forgotten = 200};
+    .stretch = 1, .correction = 0.15, .half_believed = 2, .forgotten = 1000, .by_samples = true};
 
 // How much of what a stretch of batches was wrong by is corrected: in the sizes that ran, by their
 // share; and in those of which little is known, since what makes one size slower, another clock or
@@ -27,7 +27,9 @@ constexpr Learning kOneAtATime{
 constexpr double kOthers = 0.6;
 constexpr double kMostWrong = 2;  // a stretch of more was held up by something else
 
-constexpr double kLeastHope = 1e-3;
+// Of a size of which nothing is known this share of its cost is hoped for: less would have sizes
+// tried that were never near the best.
+constexpr double kMostHope = 0.5;
 
 // Costs of two sizes that are this close are the same as far as one can tell. Who waits is then
 // better off in the larger batch.
@@ -47,6 +49,9 @@ LatencyPolicy::LatencyPolicy(LatencyPolicyOptions options)
       runs_(options_.lanes) {
   if (options_.target <= 0) throw std::invalid_argument("latency_slo= must be above 0");
   if (options_.sizes.empty()) throw std::invalid_argument("a policy needs batch sizes");
+  for (std::size_t i = 0; i < sizes_.size(); ++i) {
+    sizes_[i].forgotten = learning_.forgotten * (learning_.by_samples ? options_.sizes[i] : 1);
+  }
 }
 
 void LatencyPolicy::learn(std::uint32_t samples, Nanoseconds cost) {
@@ -69,7 +74,7 @@ double LatencyPolicy::doubt(const Size& size) const {
 }
 
 double LatencyPolicy::age(const Size& size) const {
-  return std::min(1.0, static_cast<double>(batches_ - size.last_run) / learning_.forgotten);
+  return std::min(1.0, static_cast<double>(passed_ - size.last_run) / size.forgotten);
 }
 
 void LatencyPolicy::learn_run(std::uint32_t samples, Nanoseconds seen) {
@@ -77,7 +82,8 @@ void LatencyPolicy::learn_run(std::uint32_t samples, Nanoseconds seen) {
   if (size == nullptr) return;
   const auto time = static_cast<double>(std::max<Nanoseconds>(seen, 1));
   size->runs = size->runs * (1 - age(*size)) + 1;
-  size->last_run = ++batches_;
+  passed_ += learning_.by_samples ? samples : 1;
+  size->last_run = passed_;
   if (size->cost == 0) size->cost = time;
   size->expected += size->cost;
   stretch_ += time;
@@ -131,7 +137,7 @@ std::uint32_t LatencyPolicy::most_worth() const {
   double most = 0;
   for (std::size_t i = 0; i < options_.sizes.size(); ++i) {
     const double samples = options_.sizes[i];
-    const double hoped = sizes_[i].cost * std::max(1 - doubt(sizes_[i]), kLeastHope);
+    const double hoped = sizes_[i].cost * std::max(1 - doubt(sizes_[i]), kMostHope);
     const double worth =
         samples / (hoped + kOverhead) * std::pow(kDoublingPays, -std::log2(samples));
     if (worth < most) continue;

@@ -29,6 +29,7 @@ struct Learning {
   double correction;      ///< share of what a stretch was wrong by
   double half_believed;   ///< runs of a size after which half of its cost is believed
   double forgotten;       ///< batches without one of a size after which nothing of it is
+  bool by_samples;        ///< batches of its own size, then: to try a large one costs more
 };
 
 /// Chooses batch sizes and moments of launch so that requests are answered within a target at the
@@ -89,7 +90,8 @@ class LatencyPolicy {
     double cost = 0;             // ns; 0: not known yet
     double expected = 0;         // ns of the device's time in this stretch, by `cost`
     double runs = 0;             // under load, those of long ago for less
-    std::uint64_t last_run = 0;  // the number of that batch
+    std::uint64_t last_run = 0;  // what `passed_` was then
+    double forgotten = 0;        // when so much has passed since
   };
 
   Size* size_of(std::uint32_t samples);
@@ -110,8 +112,8 @@ class LatencyPolicy {
   const bool tries_smaller_;  // sizes of which little is known: no prediction depends on the choice
   mutable std::mutex mutex_;
   std::vector<Size> sizes_;             // as options_.sizes
-  std::uint64_t batches_ = 0;           // that have run under load
-  std::uint32_t stretch_batches_ = 0;   // of them, since costs were last corrected
+  std::uint64_t passed_ = 0;            // batches, or samples, that have run under load
+  std::uint32_t stretch_batches_ = 0;   // since costs were last corrected
   double stretch_ = 0;                  // ns that those took of the device
   std::vector<Run> runs_;               // by lane
   ring::Nanoseconds last_ends_at_ = 0;  // of what was launched last

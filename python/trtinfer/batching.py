@@ -118,11 +118,17 @@ def time_batches(
     alone = _least_seconds(native, accepted[0])
     row_bytes = max(1, sum(array.nbytes for array in accepted[0]))
     most_rows = max(2.0, min(_SEARCH_SECONDS / _ROUNDS / alone, _SEARCH_BYTES / row_bytes))
-    for size in _sizes_up_to(max_batch_size):
+    for size in sizes_up_to(max_batch_size):
         if sum(inputs) + size > most_rows or (accepted := _invent(native, size)) is None:
             break
         inputs[size] = accepted[0]
     return _least_per_row(native, inputs)
+
+
+def sizes_up_to(most: int) -> list[int]:
+    """Return 2, 4, 8, ... and the largest."""
+    sizes = [2**i for i in range(1, most.bit_length()) if 2**i < most]
+    return [*sizes, most] if most > 1 else []
 
 
 def merge_limit(costs: dict[int, float], max_batch_size: int) -> int:
@@ -139,12 +145,6 @@ def merge_limit(costs: dict[int, float], max_batch_size: int) -> int:
         return (costs[size] + policy.OVERHEAD / size) * doubled
 
     return min(costs, key=price, default=max_batch_size)
-
-
-def _sizes_up_to(most: int) -> list[int]:
-    """2, 4, 8, ... and the largest."""
-    sizes = [2**i for i in range(1, most.bit_length()) if 2**i < most]
-    return [*sizes, most] if most > 1 else []
 
 
 def _least_per_row(
