@@ -392,7 +392,6 @@ def test_nvidias_own_bindings_build_the_same_plan(library, tf32):
     config, profile = builder.create_builder_config(), builder.create_optimization_profile()
     profile.set_shape("images", *[(4, 3, 224, 224)] * 3)
     config.add_optimization_profile(profile)
-    config.set_flag(bindings.BuilderFlag.REQUIRE_USER_ALLOCATION)  # or it could not be captured
     if not tf32:
         config.clear_flag(bindings.BuilderFlag.TF32)
     ours = _core.TensorRtBuilder(library)

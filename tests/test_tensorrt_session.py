@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import sys
-from pathlib import Path
 
 import models
 import numpy as np
@@ -15,9 +13,6 @@ from photos import photos
 
 import trtinfer
 from trtinfer import BuildOptions, TensorRtOptions, _core, default_model
-
-sys.path.append(str(Path(__file__).parents[1] / "bench"))
-import resnet50
 
 pytestmark = pytest.mark.gpu
 
@@ -176,52 +171,3 @@ def test_sessions_close_without_leaving_device_memory_behind():
     for _ in range(5):
         cycle()
     assert before - _core.gpu_memory()[0] < 8 << 20
-
-
-def resnet50_without_the_flag() -> bytes:
-    """A plan for one image as NVIDIA's own bindings build it unless told otherwise."""
-    bindings = pytest.importorskip("tensorrt_rtx_bindings")
-    logger = bindings.Logger(bindings.Logger.ERROR)
-    builder = bindings.Builder(logger)
-    network, config = builder.create_network(), builder.create_builder_config()
-    assert bindings.OnnxParser(network, logger).parse(resnet50.build())
-    profile, shape = builder.create_optimization_profile(), (1, 3, resnet50.SIDE, resnet50.SIDE)
-    profile.set_shape(resnet50.INPUT, shape, shape, shape)
-    config.add_optimization_profile(profile)
-    return bytes(builder.build_serialized_network(network, config))
-
-
-@pytest.mark.parametrize("model", [resnet50.build, resnet50_without_the_flag])
-@pytest.mark.parametrize("lanes", [2, 4])
-def test_batches_side_by_side_leave_each_other_alone(model, lanes):
-    # Where an engine takes memory while it runs, graphs of two contexts had the same: one answer in
-    # 100 was wrong.
-    shape = (3, resnet50.SIDE, resnet50.SIDE)
-    xs = np.random.default_rng(1).standard_normal((4, *shape)).astype(np.float16)
-    with trtinfer.Session(
-        model(), backend="tensorrt", max_batch_size=1, max_inflight=lanes
-    ) as session:
-        alone = [session.infer(x)[resnet50.OUTPUT] for x in xs]
-
-        def ask(x: np.ndarray, expected: np.ndarray) -> int:
-            answers = [session.infer(x)[resnet50.OUTPUT] for _ in range(500)]
-            return sum(not np.array_equal(answer, expected) for answer in answers)
-
-        with concurrent.futures.ThreadPoolExecutor(2 * lanes) as threads:
-            assert sum(threads.map(ask, [*xs, *xs], [*alone, *alone])) == 0
-
-
-def test_batches_of_many_side_by_side_leave_each_other_alone():
-    shape = (3, resnet50.SIDE, resnet50.SIDE)
-    xs = np.random.default_rng(2).standard_normal((8, *shape)).astype(np.float16)
-    buckets = TensorRtOptions(buckets=[8])
-    with trtinfer.Session(
-        resnet50.build(), backend="tensorrt", max_batch_size=8, tensorrt=buckets
-    ) as session:
-        alone = session.infer(xs)[resnet50.OUTPUT]
-        futures = [session.submit(xs) for _ in range(64)]
-        for _ in range(500):
-            np.testing.assert_array_equal(futures.pop(0).result()[resnet50.OUTPUT], alone)
-            futures.append(session.submit(xs))
-        for future in futures:
-            future.result()

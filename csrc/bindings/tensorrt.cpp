@@ -210,7 +210,6 @@ void register_context(py::module_& m) {
              });
            }),
            py::arg("engine"), py::arg("cache") = py::none())
-      .def_property_readonly("is_capturable", &Context::is_capturable)
       .def(
           "set_input_shape",
           [](Context& context, const std::string& name, const Shape& shape) {

@@ -231,7 +231,6 @@ void TensorRtExecutor::record(Lane& lane) const {
     lane.stream.synchronize();
     if (varies_) continue;
     bucket.reads = most_reads(lane, bucket);
-    if (!bucket.context->is_capturable()) continue;
     bucket.graph = cuda::Graph::capture(lane.stream, [&] { enqueue(lane, bucket); });
   }
   if (lane.images != nullptr) lane.captured_table = lane.images->table();
@@ -276,11 +275,7 @@ void TensorRtExecutor::launch(const Batch& batch, Lane& lane, const Bucket& buck
     enqueue(lane, bucket);
   } else {
     bring_inputs(batch, lane, bucket);
-    if (bucket.graph) {
-      bucket.graph.launch(lane.stream);
-    } else {
-      enqueue(lane, bucket);
-    }
+    bucket.graph.launch(lane.stream);
   }
   if (options_.keeps_outputs) keep_outputs(batch, lane);
   lane.writer.expect();

@@ -68,7 +68,7 @@ class TensorRtExecutor : public Executor {
   struct Bucket {
     std::uint32_t size = 0;
     std::unique_ptr<tensorrt::ExecutionContext> context;
-    cuda::Graph graph;        // none where rows vary, or the engine cannot be captured
+    cuda::Graph graph;        // none where rows vary
     std::uint32_t reads = 0;  // blocks of host memory that it can read by itself
 
     std::uint32_t rows() const { return size == 0 ? 1 : size; }

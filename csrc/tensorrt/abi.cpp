@@ -68,8 +68,7 @@ ContextMethods context(Pick slot) {
           .infer_shapes = slot(28, 27, 27),
           .set_input_consumed_event = slot(29, 28, 28),
           .enqueue = slot(37, 36, 36),
-          .update_device_memory_size = slot(48, 47, 47),
-          .is_stream_capturable = slot(kAbsent, kAbsent, 52)};
+          .update_device_memory_size = slot(48, 47, 47)};
 }
 
 RuntimeConfigMethods runtime_config(Pick slot) {
@@ -149,8 +148,7 @@ Flags flags(Pick bit) {
           .fp16 = bit(0, kNoFlag, kNoFlag),
           .bf16 = bit(17, kNoFlag, kNoFlag),
           .int8 = bit(1, kNoFlag, kNoFlag),
-          .strongly_typed = bit(1, 0, 0),
-          .user_allocation = bit(kNoFlag, kNoFlag, 28)};
+          .strongly_typed = bit(1, 0, 0)};
 }
 
 CallbackSlots callbacks(Pick slot) {

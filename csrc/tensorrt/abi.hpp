@@ -143,7 +143,6 @@ struct ContextMethods {
   Method<bool(void*)> set_input_consumed_event;
   Method<bool(void*)> enqueue;
   Method<std::size_t()> update_device_memory_size;
-  Method<bool()> is_stream_capturable;  // TensorRT-RTX only
 };
 
 /// TensorRT-RTX only.
@@ -245,7 +244,6 @@ struct ParserErrorMethods {
 struct Flags {
   int tf32 = kNoFlag, fp16 = kNoFlag, bf16 = kNoFlag, int8 = kNoFlag;
   int strongly_typed = kNoFlag;
-  int user_allocation = kNoFlag;  // nothing is allocated while an engine runs
 };
 
 /// Places in the vtables of the interfaces that we implement.

@@ -171,8 +171,6 @@ Object Builder::create_config(const BuildOptions& options) const {
   if (!options.tf32) call.clear_flag(config.get(), abi().flags.tf32);
   const int flag = precision_flag(abi().flags, precision_);
   if (flag != kNoFlag) call.set_flag(config.get(), flag);
-  const int user_allocation = abi().flags.user_allocation;
-  if (user_allocation != kNoFlag) call.set_flag(config.get(), user_allocation);
   set_target(config.get(), options);
   add_profile(config.get(), options);
   return config;

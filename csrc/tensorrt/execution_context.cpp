@@ -95,11 +95,6 @@ void ExecutionContext::enqueue(void* stream) {
   require(false, "the batch cannot be enqueued", before);
 }
 
-bool ExecutionContext::is_capturable() const {
-  const ContextMethods& call = abi().context;
-  return !call.is_stream_capturable.exists() || call.is_stream_capturable(context_.get());
-}
-
 std::size_t ExecutionContext::required_device_memory() {
   return abi().context.update_device_memory_size(context_.get());
 }

@@ -41,10 +41,6 @@ class ExecutionContext {
   void set_input_consumed_event(void* event);
   void enqueue(void* stream);
 
-  /// Whether a CUDA graph may be made of an enqueue. False where the engine takes memory from a
-  /// pool while it runs: graphs of two contexts would keep the same.
-  bool is_capturable() const;
-
   /// Only for Allocation::kUserManaged: bytes needed at the present shapes, and the memory.
   std::size_t required_device_memory();
   void set_device_memory(void* memory, std::size_t bytes);

@@ -169,8 +169,6 @@ class PlanBuilder:
             "converter": _converter_version() if self._converts else None,
             # TensorRT writes it into a plan, and refuses the plan where it is another.
             "tf32_override": tf32_override.current(),
-            # Plans of before took memory while they ran, where TensorRT for RTX does so.
-            "user_allocation": True,
         }
 
     @property

@@ -201,7 +201,6 @@ void check_context(const Abi& abi) {
   CHECK_METHOD(ours.set_input_consumed_event, VExecutionContext, setInputConsumedEvent);
   CHECK_METHOD(ours.enqueue, VExecutionContext, enqueueV3);
   CHECK_METHOD(ours.update_device_memory_size, VExecutionContext, updateDeviceMemorySizeForShapes);
-  CHECK_METHOD(ours.is_stream_capturable, VExecutionContext, isStreamCapturable);
 }
 
 void check_runtime_config(const Abi& abi) {
@@ -307,7 +306,6 @@ void check_flags(const Abi& abi) {
   CHECK_VALUE(abi.flags.bf16, BuilderFlag, kBF16);
   CHECK_VALUE(abi.flags.int8, BuilderFlag, kINT8);
   CHECK_VALUE(abi.flags.strongly_typed, NetworkDefinitionCreationFlag, kSTRONGLY_TYPED);
-  CHECK_VALUE(abi.flags.user_allocation, BuilderFlag, kREQUIRE_USER_ALLOCATION);
 }
 
 void check_enums() {
