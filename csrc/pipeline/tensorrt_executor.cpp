@@ -25,7 +25,8 @@ TensorRtExecutor::TensorRtExecutor(const std::vector<BucketEngine>& engines,
       batched_(engines.front().size > 0),
       varies_(!std::all_of(inputs_.begin(), inputs_.end(),
                            [](const TensorSpec& spec) { return spec.is_static(); })),
-      kept_(std::make_shared<cuda::DevicePool>(options.device)) {
+      kept_(std::make_shared<cuda::DevicePool>(options.device)),
+      turns_(cuda::Turns::of(options.device)) {
   const cuda::CurrentDevice device(options_.device);
   if (recipe != nullptr) preprocessor_ = std::make_unique<preprocess::GpuPreprocessor>(*recipe);
   read_ranges(*engines.front().engine);
@@ -227,7 +228,7 @@ void TensorRtExecutor::keep_outputs(const Batch& batch, const Lane& lane) const 
 void TensorRtExecutor::record(Lane& lane) const {
   for (Bucket& bucket : lane.buckets) {
     // The first enqueue may compile and allocate, which a capture does not allow.
-    bucket.context->enqueue(lane.stream.get());
+    turns_.take(lane.stream, lane.computed, [&] { bucket.context->enqueue(lane.stream.get()); });
     lane.stream.synchronize();
     if (varies_) continue;
     bucket.reads = most_reads(lane, bucket);
@@ -268,17 +269,28 @@ void TensorRtExecutor::bring_inputs(const Batch& batch, Lane& lane, const Bucket
 }
 
 void TensorRtExecutor::launch(const Batch& batch, Lane& lane, const Bucket& bucket) {
-  if (varies_) {
-    const std::lock_guard lock(new_shapes_);
-    take_shapes(batch, lane, bucket);
+  {
+    std::unique_lock lock(new_shapes_, std::defer_lock);
+    if (varies_) {
+      lock.lock();
+      take_shapes(batch, lane, bucket);
+    }
     bring_inputs(batch, lane, bucket);
-    enqueue(lane, bucket);
-  } else {
-    bring_inputs(batch, lane, bucket);
-    bucket.graph.launch(lane.stream);
+    compute(lane, bucket);
   }
   if (options_.keeps_outputs) keep_outputs(batch, lane);
   lane.writer.expect();
+}
+
+// Engines that ran side by side have spoiled each other's answers.
+void TensorRtExecutor::compute(const Lane& lane, const Bucket& bucket) {
+  turns_.take(lane.stream, lane.computed, [&] {
+    if (bucket.graph) {
+      bucket.graph.launch(lane.stream);
+    } else {
+      enqueue(lane, bucket);
+    }
+  });
 }
 
 void TensorRtExecutor::wait(const Batch& batch, const Lane& lane) const {

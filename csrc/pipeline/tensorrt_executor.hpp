@@ -10,6 +10,7 @@
 #include "cuda/host_copy.hpp"
 #include "cuda/memory.hpp"
 #include "cuda/stream.hpp"
+#include "cuda/turns.hpp"
 #include "pipeline/executor.hpp"
 #include "pipeline/host_copies.hpp"
 #include "pipeline/image_transfer.hpp"
@@ -91,6 +92,7 @@ class TensorRtExecutor : public Executor {
     cuda::HostReader reader{kMostReads};
     cuda::HostWriter writer;
     cuda::Event finished{cuda::EventKind::kBlocking}, consumed{cuda::EventKind::kBlocking};
+    std::shared_ptr<const cuda::Event> computed = std::make_shared<const cuda::Event>();
     std::vector<Tensor> inputs, outputs;
     cuda::DeviceMemory scratch;
     std::size_t scratch_bytes = 0;
@@ -121,6 +123,7 @@ class TensorRtExecutor : public Executor {
   void send(const Batch& batch, Lane& lane) const;
   void bring_inputs(const Batch& batch, Lane& lane, const Bucket& bucket) const;
   void launch(const Batch& batch, Lane& lane, const Bucket& bucket);
+  void compute(const Lane& lane, const Bucket& bucket);
   void wait(const Batch& batch, const Lane& lane) const;
   static void block(const Batch& batch, const Lane& lane, bool kept);
   void scatter(const Batch& batch, const Lane& lane) const;
@@ -132,6 +135,7 @@ class TensorRtExecutor : public Executor {
   std::shared_ptr<cuda::DevicePool> kept_;
   std::vector<Shape> smallest_, usual_, largest_;  // rows of the inputs
   std::vector<Lane> lanes_;
+  cuda::Turns& turns_;     // of engines on this GPU
   std::mutex new_shapes_;  // TensorRT prepares one at a time, though contexts are apart
   std::atomic<std::uint64_t> batches_{0};
 };
