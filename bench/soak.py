@@ -1,4 +1,4 @@
-"""Does anything grow while a session answers for a long time: memory, descriptors, latency?
+"""Does anything grow while a session answers for a long time, and do its answers stay the same?
 
 Slices of open-loop load, and beside each a little of everything else: threads, an event loop of its
 own, cancelled and expired requests, wrong inputs. What there is after each slice is noted; the last
@@ -30,10 +30,13 @@ from trtinfer.bench import Bench
 from trtinfer.bench_plots import new_figure, save
 from trtinfer.load_generator import open_loop, poisson_arrivals
 from trtinfer.progress import ProgressBar
+from trtinfer.types import Outputs
 from trtinfer.verify import random_requests
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 MEGABYTE = 1 << 20
+SOME = 16  # inputs of those beside the load
+TOLERANCE = 0.02  # of the range: batches of other sizes are rounded otherwise
 
 
 @dataclass(frozen=True)
@@ -74,12 +77,32 @@ def look(minute: float, latencies: Any) -> Slice:
     )
 
 
-def use_otherwise(session: trtinfer.Session, inputs: Sequence[Any], stop: threading.Event) -> None:
+class Answers:
+    """Those to some inputs while nothing else runs, for comparison with later ones.
+
+    Attributes:
+        worst: Difference so far, in parts of the range of an output.
+    """
+
+    def __init__(self, session: trtinfer.Session, inputs: Sequence[Any]) -> None:
+        self._expected = [session.infer(x) for x in inputs]
+        self.worst = 0.0
+
+    def compare(self, answers: Sequence[Outputs]) -> None:
+        for expected, answer in zip(self._expected, answers, strict=True):
+            for name, array in expected.items():
+                error = np.abs(answer[name].astype(np.float32) - array).max() / np.ptp(array)
+                self.worst = max(self.worst, float(error))
+
+
+def use_otherwise(
+    session: trtinfer.Session, inputs: Sequence[Any], answers: Answers, stop: threading.Event
+) -> None:
     """What callers do beside sending requests that are answered."""
     while not stop.wait(0.05):
         with contextlib.suppress(trtinfer.QueueFullError):
             session.infer(inputs[0])
-            session.infer_many(inputs)
+            answers.compare(session.infer_many(inputs))
             for future in [session.submit(x) for x in inputs[:8]]:
                 future.cancel()
             with contextlib.suppress(trtinfer.DeadlineExceededError):
@@ -100,7 +123,11 @@ async def _gather(session: trtinfer.Session, inputs: Sequence[Any]) -> None:
 
 
 def soak(
-    session: trtinfer.Session, inputs: list[Any], rate: float, options: argparse.Namespace
+    session: trtinfer.Session,
+    inputs: list[Any],
+    rate: float,
+    answers: Answers,
+    options: argparse.Namespace,
 ) -> list[Slice]:
     slices: list[Slice] = []
     bar = ProgressBar("soak")
@@ -108,7 +135,7 @@ def soak(
     while (minute := (time.monotonic() - started) / 60) < options.minutes:
         bar.show(minute / options.minutes, f"{minute:.1f} minutes")
         stop = threading.Event()
-        other = threading.Thread(target=use_otherwise, args=(session, inputs[:16], stop))
+        other = threading.Thread(target=use_otherwise, args=(session, inputs[:SOME], answers, stop))
         other.start()
         try:
             arrivals = poisson_arrivals(rate, options.slice, seed=len(slices))
@@ -121,8 +148,8 @@ def soak(
     return slices
 
 
-def verdicts(slices: Sequence[Slice]) -> dict[str, Verdict]:
-    """The last quarter against the second."""
+def verdicts(slices: Sequence[Slice], worst: float) -> dict[str, Verdict]:
+    """The last quarter against the second; the worst difference of an answer."""
     quarter = len(slices) // 4
     early, late = slices[quarter : 2 * quarter], slices[-quarter:]
 
@@ -138,6 +165,7 @@ def verdicts(slices: Sequence[Slice]) -> dict[str, Verdict]:
         "descriptors grown": Verdict(descriptors[1] - descriptors[0], 0, at_most=True),
         "requests left behind": Verdict(requests[1] - requests[0], 0, at_most=True),
         "median latency, times the earlier": Verdict(p50[1] / p50[0], 1.2, at_most=True),
+        "answers beside others, off by parts of their range": Verdict(worst, TOLERANCE, True),
     }
 
 
@@ -169,11 +197,12 @@ def main() -> None:
     ) as session:
         inputs: list[Any] = list(random_requests(session.inputs, {}, 64))
         rate = options.share * Bench(session, inputs, seconds=3).saturation().load.rate
-        slices = soak(session, inputs, rate, options)
+        answers = Answers(session, inputs[:SOME])
+        slices = soak(session, inputs, rate, answers, options)
         stats = session.stats()
     if len(slices) < 8:
         sys.exit(f"{len(slices)} slices are too few to compare: more --minutes, less --slice")
-    judged, machine = verdicts(slices), describe_machine("trtinfer", "onnxruntime")
+    judged, machine = verdicts(slices, answers.worst), describe_machine("trtinfer", "onnxruntime")
     print(f"{machine}; {options.minutes:g} minutes, {rate:,.1f} requests/s, Poisson\n")
     show_verdicts(judged)
     if options.plot:
