@@ -213,3 +213,18 @@ def test_a_cycle_through_it_is_collected(session):
     with pytest.warns(RuntimeWarning, match="never awaited"):
         gc.collect()
     assert gone() is None
+
+
+def test_one_that_closes_itself_while_it_runs_is_over():
+    class Closing:
+        call: Any = None
+
+        def __array__(self, *_: object, **__: object) -> np.ndarray:
+            self.call.close()
+            return ONE
+
+    with trtinfer.Session(models.slow_model()) as session:
+        x = Closing()
+        x.call = session.ainfer(x)
+        with pytest.raises((RuntimeError, ValueError, trtinfer.InputError)):
+            asyncio.run(x.call)

@@ -144,10 +144,11 @@ int priority_of(const LoopCall* call) {
 /// Null when the request has to go the longer way.
 py::object publish(const LoopCall* call, const Loop& loop) {
   const std::optional<double> timeout = timeout_of(call);
+  const py::object x = borrow(call->x);
   NotifierHandle& notifier = *loop.native;
   py::object future;
   try {
-    future = call->caller->native->submit_on_loop(call->x, loop.loop,
+    future = call->caller->native->submit_on_loop(x, loop.loop,
                                                   {notifier.get(), {}, timeout, priority_of(call)});
   } catch (...) {
     const py::object error = exception_of(std::current_exception());
@@ -161,6 +162,7 @@ py::object publish(const LoopCall* call, const Loop& loop) {
 
 void start(LoopCall* call) {
   const LoopCaller* caller = call->caller;
+  const py::object held = borrow(as<PyObject>(call->caller));  // whoever closes the call meanwhile
   const Loop loop = running_loop(call->caller);
   py::object awaited;
   if (caller->has_tensors) awaited = publish(call, loop);
@@ -216,7 +218,9 @@ PySendResult send(PyObject* self, PyObject* value, PyObject** answer) {
       result = PYGEN_ERROR;
     }
   } else {
-    result = PyIter_Send(call->awaited, value, answer);
+    PyObject* slow = Py_NewRef(call->awaited);  // whoever closes the call meanwhile
+    result = PyIter_Send(slow, value, answer);
+    Py_DECREF(slow);
   }
   if (result != PYGEN_NEXT) finish(call);
   return result;
