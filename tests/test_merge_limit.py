@@ -6,8 +6,8 @@ import models
 import pytest
 
 from trtinfer import _core, batching
-from trtinfer.batching import BatchAxis, merge_limit, time_batches
-from trtinfer.onnxruntime_backend import load, with_larger
+from trtinfer.batching import BatchAxis, merge_limit, time_batches, with_larger
+from trtinfer.onnxruntime_backend import load
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 BATCHED = BatchAxis(batched=True)

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "bindings/errors.hpp"
+#include "bindings/handmade_type.hpp"
 #include "bindings/loop_future.hpp"
 #include "bindings/notifier.hpp"
 #include "bindings/pipeline.hpp"
@@ -226,19 +227,6 @@ PySendResult send(PyObject* self, PyObject* value, PyObject** answer) {
   return result;
 }
 
-/// What `send` and `throw` of a generator return, of the result of sending.
-PyObject* yielded(PySendResult result, PyObject* answer) {
-  if (result == PYGEN_NEXT) return answer;
-  if (result == PYGEN_RETURN) {
-    // An instance: outputs that are a tuple would be taken for the arguments of the class.
-    PyObject* stop = PyObject_CallOneArg(PyExc_StopIteration, answer);
-    Py_DECREF(answer);
-    if (stop != nullptr) PyErr_SetObject(PyExc_StopIteration, stop);
-    Py_XDECREF(stop);
-  }
-  return nullptr;
-}
-
 PyObject* next(PyObject* self) {
   PyObject* answer = nullptr;
   const PySendResult result = send(self, Py_None, &answer);
@@ -385,17 +373,6 @@ void deallocate_caller(PyObject* self) {
 }
 
 // --- The types
-
-template <typename Function>
-void* slot(Function* function) {
-  return reinterpret_cast<void*>(function);
-}
-
-PyTypeObject* make_type(PyType_Spec& spec) {
-  PyObject* made = PyType_FromSpec(&spec);
-  if (made == nullptr) throw py::error_already_set();
-  return as<PyTypeObject>(made);
-}
 
 PyTypeObject* make_call_type() {
   static PyMethodDef methods[] = {{"send", &send_value, METH_O, nullptr},

@@ -5,6 +5,7 @@
 #include <new>
 #include <utility>
 
+#include "bindings/handmade_type.hpp"
 #include "bindings/register.hpp"
 
 namespace py = pybind11;
@@ -135,13 +136,8 @@ PySendResult send_any(PyObject* object, PyObject* /*unused*/, PyObject** answer)
 
 PyObject* next(PyObject* object) {
   PyObject* answer = nullptr;
-  if (send(object, &answer) != PYGEN_RETURN) return answer;
-  const py::object outputs = py::reinterpret_steal<py::object>(answer);
-  // An instance: outputs that are a tuple would be taken for the arguments of the class.
-  const auto stop =
-      py::reinterpret_steal<py::object>(PyObject_CallOneArg(PyExc_StopIteration, outputs.ptr()));
-  if (stop) PyErr_SetObject(PyExc_StopIteration, stop.ptr());
-  return nullptr;
+  const PySendResult result = send(object, &answer);
+  return yielded(result, answer);
 }
 
 PyObject* await(PyObject* object) { return Py_NewRef(object); }
@@ -217,9 +213,8 @@ PyObject* done(PyObject* object, PyObject* /*unused*/) {
   return PyBool_FromLong(cast(object)->state != State::kPending);
 }
 
-PyObject* times(PyObject* object, PyObject* /*unused*/) {
-  const Times& times = cast(object)->times;
-  return Py_BuildValue("LLL", times.arrival, times.launched, times.finished);
+PyObject* fill_timeline(PyObject* object, PyObject* timeline) {
+  return note_times(object, timeline) ? Py_NewRef(Py_None) : nullptr;
 }
 
 PyObject* get_loop(PyObject* object, PyObject* /*unused*/) { return Py_NewRef(cast(object)->loop); }
@@ -271,12 +266,7 @@ void deallocate(PyObject* object) {
   Py_DECREF(kind);
 }
 
-template <typename Function>
-void* slot(Function* function) {
-  return reinterpret_cast<void*>(function);
-}
-
-PyTypeObject* make_type() {
+PyTypeObject* make_loop_future_type() {
   static PyMethodDef methods[] = {
       {"add_done_callback", reinterpret_cast<PyCFunction>(slot(&add_done_callback)),
        METH_FASTCALL | METH_KEYWORDS, nullptr},
@@ -285,9 +275,9 @@ PyTypeObject* make_type() {
        nullptr},
       {"done", &done, METH_NOARGS, nullptr},
       {"get_loop", &get_loop, METH_NOARGS, nullptr},
+      {"note_times", &fill_timeline, METH_O, nullptr},
       {"resolve", &resolve_with_none, METH_NOARGS, nullptr},
       {"result", &result, METH_NOARGS, nullptr},
-      {"times", &times, METH_NOARGS, nullptr},
       {}};
   static PyGetSetDef properties[] = {
       {"_asyncio_future_blocking", &get_blocking, &set_blocking, nullptr, nullptr}, {}};
@@ -304,9 +294,7 @@ PyTypeObject* make_type() {
                                 {}};
   static PyType_Spec spec = {"trtinfer._core.LoopFuture", sizeof(LoopFuture), 0,
                              Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC, slots};
-  PyObject* made = PyType_FromSpec(&spec);
-  if (made == nullptr) throw py::error_already_set();
-  return reinterpret_cast<PyTypeObject*>(made);
+  return make_type(spec);
 }
 
 LoopFuture* checked(py::handle future) {
@@ -381,7 +369,7 @@ void resolve_soon(py::handle future, py::object outputs, py::object error) {
 namespace trtinfer::bindings {
 
 void register_loop_future(py::module_& m) {
-  loop_future::type = loop_future::make_type();
+  loop_future::type = loop_future::make_loop_future_type();
   loop_future::cancelled_error = loop_future::import("asyncio", "CancelledError").release();
   m.add_object("LoopFuture", reinterpret_cast<PyObject*>(loop_future::type));
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,9 @@ _ROUNDS = 4
 
 #: How long the runs that time one input may take together; at least two are timed.
 _TIMING_SECONDS = 0.1
+
+#: Sizes that take longer than this, in seconds, are not tried: those who wait would see it.
+_LONGEST_BATCH = 0.2
 
 #: Size given to dimensions that vary (other than the batch), as long as the input stays this small.
 _TRIAL_DIMENSION = 64
@@ -118,17 +121,11 @@ def time_batches(
     alone = _least_seconds(native, accepted[0])
     row_bytes = max(1, sum(array.nbytes for array in accepted[0]))
     most_rows = max(2.0, min(_SEARCH_SECONDS / _ROUNDS / alone, _SEARCH_BYTES / row_bytes))
-    for size in sizes_up_to(max_batch_size):
+    for size in _sizes_up_to(max_batch_size):
         if sum(inputs) + size > most_rows or (accepted := _invent(native, size)) is None:
             break
         inputs[size] = accepted[0]
     return _least_per_row(native, inputs)
-
-
-def sizes_up_to(most: int) -> list[int]:
-    """Return 2, 4, 8, ... and the largest."""
-    sizes = [2**i for i in range(1, most.bit_length()) if 2**i < most]
-    return [*sizes, most] if most > 1 else []
 
 
 def merge_limit(costs: dict[int, float], max_batch_size: int) -> int:
@@ -145,6 +142,19 @@ def merge_limit(costs: dict[int, float], max_batch_size: int) -> int:
         return (costs[size] + policy.OVERHEAD / size) * doubled
 
     return min(costs, key=price, default=max_batch_size)
+
+
+def with_larger(costs: Mapping[int, float], most: int) -> dict[int, float]:
+    """Return also the sizes that were too slow to be timed, priced as the largest timed."""
+    per_row = costs[max(costs)]
+    larger = [size for size in _sizes_up_to(most) if size > max(costs)]
+    return {**costs, **{size: per_row for size in larger if size * per_row <= _LONGEST_BATCH}}
+
+
+def _sizes_up_to(most: int) -> list[int]:
+    """2, 4, 8, ... and the largest."""
+    sizes = [2**i for i in range(1, most.bit_length()) if 2**i < most]
+    return [*sizes, most] if most > 1 else []
 
 
 def _least_per_row(

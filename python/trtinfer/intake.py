@@ -102,7 +102,7 @@ class Intake:
             raise
         outputs: Outputs = await future
         if timeline is not None:
-            timeline.arrival, timeline.launch, timeline.completion = future.times()
+            future.note_times(timeline)
         return outputs
 
     def convert(self, x: object) -> dict[str, object]:

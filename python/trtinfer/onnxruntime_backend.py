@@ -23,9 +23,9 @@ from trtinfer.batching import (
     Trial,
     find_batch_axis,
     merge_limit,
-    sizes_up_to,
     time_batches,
     try_one,
+    with_larger,
 )
 from trtinfer.buckets import bucket_sizes
 from trtinfer.errors import ModelError
@@ -39,9 +39,6 @@ _SMALL_MODEL_SECONDS = 200e-6
 #: A batch of a quicker model takes as long as its callers need the cores meanwhile, which says
 #: little of its size.
 _LARGE_MODEL_SECONDS = 2e-3
-
-#: Sizes that take longer than this, in seconds, are not tried: those who wait would see it.
-_LONGEST_BATCH = 0.2
 
 
 @functools.cache
@@ -172,13 +169,6 @@ def _open_tensors(
         batch_policy.learn_costs(policy, pipeline, tensors, recipe)
     opened = backend.open_model(pipeline, tensors, native.metadata, "onnxruntime")
     return dataclasses.replace(opened, policy=policy)
-
-
-def with_larger(costs: Mapping[int, float], most: int) -> dict[int, float]:
-    """Add the sizes that were too slow to be timed, at the price of the largest that was."""
-    per_row = costs[max(costs)]
-    larger = [size for size in sizes_up_to(most) if size > max(costs)]
-    return {**costs, **{size: per_row for size in larger if size * per_row <= _LONGEST_BATCH}}
 
 
 def _adaptive(costs: Mapping[int, float]) -> _core.LatencyPolicy:
