@@ -349,7 +349,8 @@ void Pipeline::complete(Runner& runner, const std::vector<std::string>& errors,
   for (std::size_t i = 0; i < runner.requests.size(); ++i) {
     std::shared_ptr<Request>& request = runner.requests[i];
     const bool failed = !errors.empty() && !errors[i].empty();
-    if (!request->finish_unit() && !failed) continue;
+    // One that fails ends its request before it counts as through, or the last of the others might.
+    if (!failed && !request->finish_unit()) continue;
     const Outcome outcome = failed ? Outcome::kFailed : Outcome::kCompleted;
     const bool resolved = request->resolve(outcome, failed ? errors[i] : std::string(), [&] {
       request->finished_at = finished;

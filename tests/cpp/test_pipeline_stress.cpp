@@ -160,9 +160,28 @@ class Stress {
   Ends ends_;
 };
 
+/// Its parts end at about the same time, on two lanes.
+void request_fails_with_any_of_its_parts() {
+  const AddOnePipeline pipeline({.capacity = 48, .lanes = 2, .max_batch_size = 1});
+  std::vector<std::thread> callers;
+  for (int i = 0; i < 4; ++i) {
+    callers.emplace_back([&] {
+      for (int n = 0; n < 20'000; ++n) {
+        try {
+          CHECK(pipeline.infer(kBad, 2)->outcome() == Outcome::kFailed);
+        } catch (const FullError&) {
+        }
+      }
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+  pipeline.pipeline->close(true);
+}
+
 }  // namespace
 
 int main() {
+  request_fails_with_any_of_its_parts();
   std::uint64_t totals[6] = {};
   for (const bool drain : {true, false}) {
     for (const Nanoseconds max_delay : {0, 200'000}) {
