@@ -3,7 +3,6 @@
 #include <cstring>
 
 #include "bindings/unlocked.hpp"
-#include "pipeline/parallel_copy.hpp"
 
 namespace py = pybind11;
 
@@ -146,10 +145,10 @@ void Layout::fill(const ParsedInputs& parsed, std::uint32_t first, pipeline::Cla
     const std::size_t bytes = row_bytes * (batched_ ? claim.rows() : 1);
     const auto* from = static_cast<const std::byte*>(parsed.arrays[i].data()) + row_bytes * first;
     if (bytes < kUnlockedCopyBytes) {
-      std::memcpy(claim.inputs()[i], from, bytes);
+      claim.fill(i, from, bytes);
     } else {
       const Unlocked unlocked;
-      pipeline::parallel_copy(claim.inputs()[i], from, bytes);
+      claim.fill(i, from, bytes);
     }
   }
 }

@@ -2,6 +2,7 @@
 
 #include "pipeline/pipeline.hpp"
 #include "pipeline/process.hpp"
+#include "pipeline/slot_copy.hpp"
 
 namespace trtinfer::pipeline {
 
@@ -27,6 +28,11 @@ void Claim::release() {
 
 const std::vector<std::byte*>& Claim::inputs() const {
   return pipeline_->records_[unit_.slot].inputs;
+}
+
+void Claim::fill(std::size_t input, const std::byte* from, std::size_t bytes) const {
+  const Reader reader = reads_device_inputs() ? Reader::kGpu : Reader::kCpu;
+  copy_to_slot(inputs()[input], from, bytes, reader);
 }
 
 void Claim::fill(std::vector<DeviceInput> inputs) {
