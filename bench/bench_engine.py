@@ -54,6 +54,7 @@ PEERS: dict[str, Callable[[Work], AbstractContextManager[Contender]]] = {
 }
 OPEN = {
     FLOOR: contenders.open_bare,
+    "bare graph, in turn": contenders.open_bare_in_turn,
     "bare graph, copies": contenders.open_bare_with_copies,
     "trtinfer": contenders.open_arrays,
     "trtinfer, images": contenders.open_images,

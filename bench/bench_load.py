@@ -39,7 +39,7 @@ def make_work() -> contenders.Work:
 
 def measure_floor(work: contenders.Work) -> tuple[float, float]:
     """Images per second and seconds of a batch of the bare graph."""
-    bare = contenders.bare(work, 1, transfers=False)
+    bare = contenders.bare(work, 1, transfers=False, in_turn=False)
     assert bare.alone is not None
     assert bare.flood is not None
     return bare.flood(1.0), statistics.median(bare.alone(0.5)) * 1e-9

@@ -24,10 +24,11 @@ def engine() -> _core.TensorRtEngine:
     return _core.TensorRtEngine(library, plan)
 
 
+@pytest.mark.parametrize("in_turn", [False, True])
 @pytest.mark.parametrize("transfers", [False, True])
 @pytest.mark.parametrize("lanes", [1, 2])
-def test_replays_what_the_model_says(engine, lanes, transfers):
-    replay = _core.EngineReplay(engine, [ROWS], lanes=lanes, transfers=transfers)
+def test_replays_what_the_model_says(engine, lanes, transfers, in_turn):
+    replay = _core.EngineReplay(engine, [ROWS], lanes=lanes, transfers=transfers, in_turn=in_turn)
     alone = replay.time_alone(50)
     assert len(alone) == 50
     assert 0 < min(alone) <= max(alone) < 1

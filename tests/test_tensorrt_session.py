@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import sys
-from pathlib import Path
 
 import models
 import numpy as np
@@ -15,9 +13,6 @@ from photos import photos
 
 import trtinfer
 from trtinfer import BuildOptions, TensorRtOptions, _core, default_model
-
-sys.path.append(str(Path(__file__).parents[1] / "bench"))
-import resnet50
 
 pytestmark = pytest.mark.gpu
 
@@ -176,55 +171,3 @@ def test_sessions_close_without_leaving_device_memory_behind():
     for _ in range(5):
         cycle()
     assert before - _core.gpu_memory()[0] < 8 << 20
-
-
-@pytest.mark.parametrize("lanes", [2, 4])
-def test_batches_side_by_side_leave_each_other_alone(lanes):
-    # TensorRT for RTX 1.6.1 on an H200: where two engines ran at a time, 1 answer in 100 was wrong.
-    shape = (3, resnet50.SIDE, resnet50.SIDE)
-    xs = np.random.default_rng(1).standard_normal((4, *shape)).astype(np.float16)
-    with trtinfer.Session(
-        resnet50.build(), backend="tensorrt", max_batch_size=1, max_inflight=lanes
-    ) as session:
-        alone = [session.infer(x)[resnet50.OUTPUT] for x in xs]
-
-        def ask(x: np.ndarray, expected: np.ndarray) -> int:
-            answers = [session.infer(x)[resnet50.OUTPUT] for _ in range(500)]
-            return sum(not np.array_equal(answer, expected) for answer in answers)
-
-        with concurrent.futures.ThreadPoolExecutor(2 * lanes) as threads:
-            assert sum(threads.map(ask, [*xs, *xs], [*alone, *alone])) == 0
-
-
-def test_batches_of_many_side_by_side_leave_each_other_alone():
-    shape = (3, resnet50.SIDE, resnet50.SIDE)
-    xs = np.random.default_rng(2).standard_normal((8, *shape)).astype(np.float16)
-    buckets = TensorRtOptions(buckets=[8])
-    with trtinfer.Session(
-        resnet50.build(), backend="tensorrt", max_batch_size=8, tensorrt=buckets
-    ) as session:
-        alone = session.infer(xs)[resnet50.OUTPUT]
-        futures = [session.submit(xs) for _ in range(64)]
-        for _ in range(500):
-            np.testing.assert_array_equal(futures.pop(0).result()[resnet50.OUTPUT], alone)
-            futures.append(session.submit(xs))
-        for future in futures:
-            future.result()
-
-
-def test_sessions_side_by_side_leave_each_other_alone():
-    shape = (3, resnet50.SIDE, resnet50.SIDE)
-    xs = np.random.default_rng(3).standard_normal((2, *shape)).astype(np.float16)
-    sessions = [
-        trtinfer.Session(resnet50.build(), backend="tensorrt", max_batch_size=1) for _ in xs
-    ]
-    alone = [session.infer(x)[resnet50.OUTPUT] for session, x in zip(sessions, xs, strict=True)]
-
-    def ask(session: trtinfer.Session, x: np.ndarray, expected: np.ndarray) -> int:
-        answers = [session.infer(x)[resnet50.OUTPUT] for _ in range(1000)]
-        return sum(not np.array_equal(answer, expected) for answer in answers)
-
-    with concurrent.futures.ThreadPoolExecutor(4) as threads:
-        assert sum(threads.map(ask, sessions * 2, [*xs, *xs], alone * 2)) == 0
-    for session in sessions:
-        session.close()

@@ -43,7 +43,7 @@ auto call(Function&& function) {
 
 std::unique_ptr<EngineReplay> open(const std::shared_ptr<tensorrt::Engine>& engine,
                                    const std::vector<py::array>& inputs, int device,
-                                   std::uint32_t lanes, bool transfers,
+                                   std::uint32_t lanes, bool transfers, bool in_turn,
                                    const std::shared_ptr<tensorrt::RuntimeCache>& cache) {
   std::vector<py::array> arrays;  // keeps what the bytes are of
   std::vector<EngineReplay::Bytes> bytes;
@@ -51,10 +51,9 @@ std::unique_ptr<EngineReplay> open(const std::shared_ptr<tensorrt::Engine>& engi
     arrays.push_back(py::array::ensure(input, py::array::c_style));
     bytes.emplace_back(static_cast<const std::byte*>(arrays.back().data()), arrays.back().nbytes());
   }
-  return call([&] {
-    return std::make_unique<EngineReplay>(engine, bytes,
-                                          EngineReplayOptions{device, lanes, transfers, cache});
-  });
+  const auto order = in_turn ? cuda::KernelOrder::kInTurn : cuda::KernelOrder::kAsEnqueued;
+  const EngineReplayOptions options{device, lanes, transfers, order, cache};
+  return call([&] { return std::make_unique<EngineReplay>(engine, bytes, options); });
 }
 
 std::vector<double> time_alone(const EngineReplay& replay, std::uint32_t replays) {
@@ -84,7 +83,7 @@ void register_engine_replay(py::module_& m) {
   py::class_<EngineReplay>(m, "EngineReplay")
       .def(py::init(&open), py::arg("engine"), py::arg("inputs"), py::kw_only(),
            py::arg("device") = 0, py::arg("lanes") = 1, py::arg("transfers") = false,
-           py::arg("cache") = py::none())
+           py::arg("in_turn") = true, py::arg("cache") = py::none())
       .def("time_alone", &time_alone, py::arg("replays"))
       .def("time_saturated", &time_saturated, py::arg("replays"))
       .def("outputs", &outputs);

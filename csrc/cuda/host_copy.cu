@@ -92,8 +92,6 @@ __global__ void __launch_bounds__(kThreads) read_host(const HostRows* list) {
   } else {
     copy_unaligned(block);
   }
-  // A kernel that is launched programmatically starts when the last block has left.
-  __threadfence();
 }
 
 __global__ void __launch_bounds__(kThreads) write_host(HostWrites writes) {

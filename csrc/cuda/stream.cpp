@@ -27,10 +27,6 @@ void DestroyEvent::operator()(void* event) const noexcept {
   cudaEventDestroy(static_cast<cudaEvent_t>(event));
 }
 
-void DestroyGraph::operator()(void* graph) const noexcept {
-  cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph));
-}
-
 Stream::Stream() {
   cudaStream_t stream = nullptr;
   check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
@@ -86,34 +82,6 @@ double Event::microseconds_since(const Event& start) const {
   return milliseconds * 1e3;
 }
 
-void Graph::begin_capture(const Stream& stream) {
-  check(cudaStreamBeginCapture(native(stream), cudaStreamCaptureModeThreadLocal),
-        "cudaStreamBeginCapture");
-}
-
-void Graph::abandon_capture(const Stream& stream) noexcept {
-  cudaGraph_t graph = nullptr;
-  if (cudaStreamEndCapture(native(stream), &graph) == cudaSuccess) cudaGraphDestroy(graph);
-  cudaGetLastError();
-}
-
-Graph Graph::end_capture(const Stream& stream) {
-  cudaGraph_t captured = nullptr;
-  check(cudaStreamEndCapture(native(stream), &captured), "cudaStreamEndCapture");
-  cudaGraphExec_t executable = nullptr;
-  const cudaError_t code = cudaGraphInstantiate(&executable, captured, 0);
-  cudaGraphDestroy(captured);
-  check(code, "cudaGraphInstantiate");
-  Graph graph;
-  graph.graph_.reset(executable);
-  return graph;
-}
-
-void Graph::launch(const Stream& stream) const {
-  check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph_.get()), native(stream)),
-        "cudaGraphLaunch");
-}
-
 CurrentDevice::CurrentDevice(int device) : device_(device) {
   if (const int code = failure_of(device); code != 0) {
     throw Error(code, "an earlier use of GPU " + std::to_string(device));
@@ -147,7 +115,6 @@ void clear_async(void* memory, std::size_t bytes, const Stream& stream) {
 
 void DestroyStream::operator()(void*) const noexcept {}
 void DestroyEvent::operator()(void*) const noexcept {}
-void DestroyGraph::operator()(void*) const noexcept {}
 Stream::Stream() { throw Error(kNoDevice, "a build without CUDA"); }
 void Stream::synchronize() const {}
 bool Stream::idle() const { return true; }
@@ -158,10 +125,6 @@ void Event::block(void*) const {}
 bool Event::done() const { return true; }
 void Event::synchronize() const {}
 double Event::microseconds_since(const Event&) const { return 0; }
-void Graph::begin_capture(const Stream&) {}
-void Graph::abandon_capture(const Stream&) noexcept {}
-Graph Graph::end_capture(const Stream&) { return {}; }
-void Graph::launch(const Stream&) const {}
 CurrentDevice::CurrentDevice(int) { throw Error(kNoDevice, "a build without CUDA"); }
 CurrentDevice::~CurrentDevice() {}  // none was ever made
 void copy_async(void*, const void*, std::size_t, const Stream&) {}

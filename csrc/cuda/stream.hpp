@@ -1,4 +1,4 @@
-// Streams, events and graphs, each with one owner. Handles are passed on as void*, so that only
+// Streams and events, each with one owner. Handles are passed on as void*, so that only
 // this folder needs CUDA's headers.
 #pragma once
 
@@ -14,9 +14,6 @@ struct DestroyStream {
 };
 struct DestroyEvent {
   void operator()(void* event) const noexcept;
-};
-struct DestroyGraph {
-  void operator()(void* graph) const noexcept;
 };
 
 // A cudaStream_t that does not wait for the legacy default stream. Move-only.
@@ -66,36 +63,6 @@ class Event {
 
  private:
   std::unique_ptr<void, DestroyEvent> event_;
-};
-
-// An executable graph captured from a stream. Move-only; launched by one thread at a time.
-class Graph {
- public:
-  Graph() = default;
-
-  // Runs `enqueue` while the stream captures, and makes a graph of what it enqueued. Nothing is
-  // executed. Throws what `enqueue` throws, and Error.
-  template <typename Enqueue>
-  static Graph capture(const Stream& stream, Enqueue&& enqueue) {
-    begin_capture(stream);
-    try {
-      enqueue();
-    } catch (...) {
-      abandon_capture(stream);
-      throw;
-    }
-    return end_capture(stream);
-  }
-
-  void launch(const Stream& stream) const;
-  explicit operator bool() const noexcept { return graph_ != nullptr; }
-
- private:
-  static void begin_capture(const Stream& stream);
-  static void abandon_capture(const Stream& stream) noexcept;
-  static Graph end_capture(const Stream& stream);
-
-  std::unique_ptr<void, DestroyGraph> graph_;
 };
 
 // Makes a GPU and its primary context current for the calling thread, and the GPU before it when

@@ -65,11 +65,12 @@ void EngineReplay::open_lane(Lane& lane, const std::shared_ptr<const tensorrt::E
   copy(lane, true);
   lane.context->enqueue(lane.stream.get());  // may compile, which a capture does not allow
   lane.stream.synchronize();
-  lane.graph = cuda::Graph::capture(lane.stream, [&] {
+  const auto enqueue = [&] {
     if (options_.transfers) copy(lane, true);
     lane.context->enqueue(lane.stream.get());
     if (options_.transfers) copy(lane, false);
-  });
+  };
+  lane.graph.capture(lane.stream, enqueue, options_.order);
 }
 
 void EngineReplay::copy(const Lane& lane, bool inputs) {

@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "cuda/graph.hpp"
 #include "cuda/memory.hpp"
 #include "cuda/stream.hpp"
 #include "ring/futex.hpp"
@@ -17,6 +18,7 @@ struct EngineReplayOptions {
   int device = 0;
   std::uint32_t lanes = 1;  ///< streams that replay side by side, each with its own buffers
   bool transfers = false;   ///< the graph holds the copies from and to pinned memory, too
+  cuda::KernelOrder order = cuda::KernelOrder::kInTurn;
   std::shared_ptr<tensorrt::RuntimeCache> cache;  ///< kernels compiled just in time; may be null
 };
 

@@ -25,8 +25,7 @@ TensorRtExecutor::TensorRtExecutor(const std::vector<BucketEngine>& engines,
       batched_(engines.front().size > 0),
       varies_(!std::all_of(inputs_.begin(), inputs_.end(),
                            [](const TensorSpec& spec) { return spec.is_static(); })),
-      kept_(std::make_shared<cuda::DevicePool>(options.device)),
-      turns_(cuda::Turns::of(options.device)) {
+      kept_(std::make_shared<cuda::DevicePool>(options.device)) {
   const cuda::CurrentDevice device(options_.device);
   if (recipe != nullptr) preprocessor_ = std::make_unique<preprocess::GpuPreprocessor>(*recipe);
   read_ranges(*engines.front().engine);
@@ -107,9 +106,12 @@ void TensorRtExecutor::open_bucket(Lane& lane, const BucketEngine& engine) const
       {engine.size, std::make_unique<tensorrt::ExecutionContext>(engine.engine, context), {}});
 }
 
-bool TensorRtExecutor::Tensor::fit(ElementType type, Shape new_row, std::uint32_t rows) {
+void TensorRtExecutor::Tensor::set_row(ElementType type, Shape new_row) {
   row = std::move(new_row);
   row_bytes = byte_count(type, row);
+}
+
+bool TensorRtExecutor::Tensor::reserve(std::uint32_t rows) {
   const std::size_t bytes = std::max<std::size_t>(row_bytes * rows, 1);
   if (bytes <= capacity) return false;
   capacity = 0;  // what follows may fail
@@ -119,38 +121,44 @@ bool TensorRtExecutor::Tensor::fit(ElementType type, Shape new_row, std::uint32_
   return true;
 }
 
-void TensorRtExecutor::fit(Lane& lane, const Bucket& bucket, const std::vector<Shape>& rows) const {
+bool TensorRtExecutor::fit(Lane& lane, const Bucket& bucket, const std::vector<Shape>& rows) const {
+  bool moved = false;
   for (std::size_t i = 0; i < inputs_.size(); ++i) {
     Shape shape = rows[i];
     if (batched_) shape.insert(shape.begin(), bucket.size);
     bucket.context->set_input_shape(inputs_[i].name.c_str(), shape);
-    if (!lane.inputs[i].fit(inputs_[i].type, rows[i], bucket.rows())) continue;
+    lane.inputs[i].set_row(inputs_[i].type, rows[i]);
+    if (!lane.inputs[i].reserve(bucket.rows())) continue;
+    moved = true;
     // Rows that a batch lacks are computed, too, and an index must not be just anything.
     cuda::clear_async(lane.inputs[i].device.get(), lane.inputs[i].capacity, lane.stream);
   }
   for (std::size_t i = 0; i < outputs_.size(); ++i) {
     Tensor& output = lane.outputs[i];
-    if (!output.fit(outputs_[i].type, output_row(bucket, outputs_[i]), bucket.rows())) continue;
+    output.set_row(outputs_[i].type, output_row(bucket, outputs_[i]));
+    if (!output.reserve(bucket.rows())) continue;
+    moved = true;
     if (options_.keeps_outputs) continue;
     const std::size_t capacity = std::exchange(output.capacity, 0);
     output.host = cuda::allocate_pinned(capacity);
     output.capacity = capacity;
   }
-  fit_scratch(lane, bucket);
+  return fit_scratch(lane, bucket) || moved;
 }
 
-void TensorRtExecutor::fit_scratch(Lane& lane, const Bucket& bucket) const {
+bool TensorRtExecutor::fit_scratch(Lane& lane, const Bucket& bucket) const {
   std::size_t bytes = std::max<std::size_t>(bucket.context->required_device_memory(), 1);
   if (varies_) {  // and kernels are replaced while they are in use: as much as any of them needs
     const std::int64_t most = bucket.context->engine().device_memory_size();
     bytes = std::max(bytes, static_cast<std::size_t>(std::max<std::int64_t>(most, 0)));
   }
   // A lane runs one bucket at a time, so all of them share their scratch memory.
-  if (bytes <= lane.scratch_bytes) return;
+  if (bytes <= lane.scratch_bytes) return false;
   lane.scratch_bytes = 0;
   lane.scratch.reset();
   lane.scratch = cuda::allocate_device(bytes);
   lane.scratch_bytes = bytes;
+  return true;
 }
 
 Shape TensorRtExecutor::output_row(const Bucket& bucket, const TensorSpec& output) const {
@@ -228,11 +236,11 @@ void TensorRtExecutor::keep_outputs(const Batch& batch, const Lane& lane) const 
 void TensorRtExecutor::record(Lane& lane) const {
   for (Bucket& bucket : lane.buckets) {
     // The first enqueue may compile and allocate, which a capture does not allow.
-    turns_.take(lane.stream, lane.computed, [&] { bucket.context->enqueue(lane.stream.get()); });
+    bucket.context->enqueue(lane.stream.get());
     lane.stream.synchronize();
     if (varies_) continue;
     bucket.reads = most_reads(lane, bucket);
-    bucket.graph = cuda::Graph::capture(lane.stream, [&] { enqueue(lane, bucket); });
+    bucket.graph.capture(lane.stream, [&] { enqueue(lane, bucket); });
   }
   if (lane.images != nullptr) lane.captured_table = lane.images->table();
 }
@@ -268,29 +276,12 @@ void TensorRtExecutor::bring_inputs(const Batch& batch, Lane& lane, const Bucket
   if (batch.inputs_consumed) lane.consumed.record(lane.stream);
 }
 
-void TensorRtExecutor::launch(const Batch& batch, Lane& lane, const Bucket& bucket) {
-  {
-    std::unique_lock lock(new_shapes_, std::defer_lock);
-    if (varies_) {
-      lock.lock();
-      take_shapes(batch, lane, bucket);
-    }
-    bring_inputs(batch, lane, bucket);
-    compute(lane, bucket);
-  }
+void TensorRtExecutor::launch(const Batch& batch, Lane& lane, Bucket& bucket) {
+  const cuda::Graph& graph = varies_ ? graph_for(batch, lane, bucket) : bucket.graph;
+  bring_inputs(batch, lane, bucket);
+  graph.launch(lane.stream);
   if (options_.keeps_outputs) keep_outputs(batch, lane);
   lane.writer.expect();
-}
-
-// Engines that ran side by side have spoiled each other's answers.
-void TensorRtExecutor::compute(const Lane& lane, const Bucket& bucket) {
-  turns_.take(lane.stream, lane.computed, [&] {
-    if (bucket.graph) {
-      bucket.graph.launch(lane.stream);
-    } else {
-      enqueue(lane, bucket);
-    }
-  });
 }
 
 void TensorRtExecutor::wait(const Batch& batch, const Lane& lane) const {
@@ -331,32 +322,42 @@ void TensorRtExecutor::scatter(const Batch& batch, const Lane& lane) const {
   }
 }
 
-void TensorRtExecutor::take_shapes(const Batch& batch, Lane& lane, const Bucket& bucket) const {
+const cuda::Graph& TensorRtExecutor::graph_for(const Batch& batch, Lane& lane, Bucket& bucket) {
   check_rows_agree(batch);
-  const std::vector<Shape>& shapes = *batch.units.front().shapes;
-  if (!is_bound(lane, bucket, shapes)) {
-    std::vector<Shape> rows;
-    rows.reserve(shapes.size());
-    for (const Shape& shape : shapes) rows.push_back(row_of(shape));
-    lane.bound = nullptr;  // what follows may fail
-    fit(lane, bucket, rows);
-    bind(lane, bucket);
-    lane.bound = &bucket;
+  std::vector<Shape> rows;
+  rows.reserve(inputs_.size());
+  for (const Shape& shape : *batch.units.front().shapes) rows.push_back(row_of(shape));
+  ShapeGraph* graph = bucket.shapes.use(rows);
+  if (graph == nullptr) {
+    graph = &capture(lane, bucket, rows);
+  } else {
+    set_rows(lane, *graph);
   }
   if (!options_.keeps_outputs) place_outputs(batch, lane);
+  return graph->graph;
 }
 
-bool TensorRtExecutor::is_bound(const Lane& lane, const Bucket& bucket,
-                                const std::vector<Shape>& shapes) const {
-  if (lane.bound != &bucket) return false;
-  for (std::size_t i = 0; i < shapes.size(); ++i) {
-    const Shape& row = lane.inputs[i].row;
-    if (!std::equal(shapes[i].begin() + (batched_ ? 1 : 0), shapes[i].end(), row.begin(),
-                    row.end())) {
-      return false;
-    }
+ShapeGraph& TensorRtExecutor::capture(Lane& lane, Bucket& bucket, const std::vector<Shape>& rows) {
+  const std::lock_guard lock(new_shapes_);
+  if (fit(lane, bucket, rows)) {  // graphs hold addresses
+    for (Bucket& other : lane.buckets) other.shapes.clear();
   }
-  return true;
+  bind(lane, bucket);
+  ShapeGraph& graph = bucket.shapes.renew(rows);
+  graph.outputs.clear();
+  for (const Tensor& output : lane.outputs) graph.outputs.push_back(output.row);
+  graph.graph.capture(lane.stream, [&] { enqueue(lane, bucket); });
+  ++graph.uses;
+  return graph;
+}
+
+void TensorRtExecutor::set_rows(Lane& lane, const ShapeGraph& graph) const {
+  for (std::size_t i = 0; i < inputs_.size(); ++i) {
+    lane.inputs[i].set_row(inputs_[i].type, graph.inputs[i]);
+  }
+  for (std::size_t i = 0; i < outputs_.size(); ++i) {
+    lane.outputs[i].set_row(outputs_[i].type, graph.outputs[i]);
+  }
 }
 
 void TensorRtExecutor::place_outputs(const Batch& batch, const Lane& lane) const {
@@ -368,7 +369,7 @@ void TensorRtExecutor::place_outputs(const Batch& batch, const Lane& lane) const
   }
 }
 
-const TensorRtExecutor::Bucket& TensorRtExecutor::bucket_for(const Lane& lane, std::uint32_t rows) {
+TensorRtExecutor::Bucket& TensorRtExecutor::bucket_for(Lane& lane, std::uint32_t rows) {
   const auto found = std::find_if(lane.buckets.begin(), lane.buckets.end(),
                                   [&](const Bucket& bucket) { return bucket.rows() >= rows; });
   if (found != lane.buckets.end()) return *found;
@@ -385,7 +386,7 @@ std::vector<LaneStream> TensorRtExecutor::streams() const {
 void TensorRtExecutor::run(const Batch& batch) {
   const cuda::CurrentDevice device(options_.device);
   Lane& lane = lanes_[batch.lane];
-  const Bucket& bucket = bucket_for(lane, batch.rows);
+  Bucket& bucket = bucket_for(lane, batch.rows);
   launch(batch, lane, bucket);
   wait(batch, lane);
   if (!options_.keeps_outputs) scatter(batch, lane);

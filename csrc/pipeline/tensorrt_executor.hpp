@@ -7,13 +7,14 @@
 #include <vector>
 
 #include "cuda/device_pool.hpp"
+#include "cuda/graph.hpp"
 #include "cuda/host_copy.hpp"
 #include "cuda/memory.hpp"
 #include "cuda/stream.hpp"
-#include "cuda/turns.hpp"
 #include "pipeline/executor.hpp"
 #include "pipeline/host_copies.hpp"
 #include "pipeline/image_transfer.hpp"
+#include "pipeline/shape_graphs.hpp"
 #include "preprocess/gpu.hpp"
 #include "tensorrt/execution_context.hpp"
 
@@ -37,8 +38,8 @@ struct BucketEngine {
 /// engine of its own or of one for all of them; a batch is padded up to the next bucket.
 /// Neighbouring slots cross in one transfer. With a recipe the units are images (H, W, 3), uint8,
 /// of which only the needed window crosses. Slots should be pinned memory, or the driver stages
-/// every transfer. Where rows vary in shape, a batch has rows of one shape, and is enqueued call by
-/// call: every shape would need graphs of its own.
+/// every transfer. Where rows vary in shape, a batch has rows of one
+/// shape, each of which has graphs of its own.
 class TensorRtExecutor : public Executor {
  public:
   /// `engines` in ascending order of size. Captures every graph, so that the first batch of a size
@@ -69,7 +70,8 @@ class TensorRtExecutor : public Executor {
   struct Bucket {
     std::uint32_t size = 0;
     std::unique_ptr<tensorrt::ExecutionContext> context;
-    cuda::Graph graph;        // none where rows vary
+    cuda::Graph graph;        // where rows do not vary
+    ShapeGraphs shapes;       // where they do
     std::uint32_t reads = 0;  // blocks of host memory that it can read by itself
 
     std::uint32_t rows() const { return size == 0 ? 1 : size; }
@@ -82,8 +84,9 @@ class TensorRtExecutor : public Executor {
     cuda::DeviceMemory device;
     cuda::PinnedMemory host;  // of outputs
 
+    void set_row(ElementType type, Shape new_row);
     /// Makes room on the GPU; true when the memory is another one now.
-    bool fit(ElementType type, Shape new_row, std::uint32_t rows);
+    bool reserve(std::uint32_t rows);
   };
 
   /// One batch in flight: stream, buffers, graphs.
@@ -92,7 +95,6 @@ class TensorRtExecutor : public Executor {
     cuda::HostReader reader{kMostReads};
     cuda::HostWriter writer;
     cuda::Event finished{cuda::EventKind::kBlocking}, consumed{cuda::EventKind::kBlocking};
-    std::shared_ptr<const cuda::Event> computed = std::make_shared<const cuda::Event>();
     std::vector<Tensor> inputs, outputs;
     cuda::DeviceMemory scratch;
     std::size_t scratch_bytes = 0;
@@ -100,19 +102,20 @@ class TensorRtExecutor : public Executor {
     HostCopies copies;                          // of the batch
     const std::byte* captured_table = nullptr;  // of `images`, in all graphs
     std::vector<Bucket> buckets;
-    const Bucket* bound = nullptr;  // where rows vary: the one that the tensors' shapes are of
   };
 
   void read_ranges(const tensorrt::Engine& engine);
   void open_lane(Lane& lane, const std::vector<BucketEngine>& engines) const;
   void open_bucket(Lane& lane, const BucketEngine& engine) const;
-  void fit(Lane& lane, const Bucket& bucket, const std::vector<Shape>& rows) const;
-  void fit_scratch(Lane& lane, const Bucket& bucket) const;
+  /// Gives the lane's tensors such rows; true when memory is another one now.
+  bool fit(Lane& lane, const Bucket& bucket, const std::vector<Shape>& rows) const;
+  bool fit_scratch(Lane& lane, const Bucket& bucket) const;
   Shape output_row(const Bucket& bucket, const TensorSpec& output) const;
   Shape row_of(const Shape& shape) const;
-  static const Bucket& bucket_for(const Lane& lane, std::uint32_t rows);
-  void take_shapes(const Batch& batch, Lane& lane, const Bucket& bucket) const;
-  bool is_bound(const Lane& lane, const Bucket& bucket, const std::vector<Shape>& shapes) const;
+  static Bucket& bucket_for(Lane& lane, std::uint32_t rows);
+  const cuda::Graph& graph_for(const Batch& batch, Lane& lane, Bucket& bucket);
+  ShapeGraph& capture(Lane& lane, Bucket& bucket, const std::vector<Shape>& rows);
+  void set_rows(Lane& lane, const ShapeGraph& graph) const;
   void place_outputs(const Batch& batch, const Lane& lane) const;
   void bind(const Lane& lane, const Bucket& bucket) const;
   void record(Lane& lane) const;
@@ -122,8 +125,7 @@ class TensorRtExecutor : public Executor {
   std::uint32_t most_reads(const Lane& lane, const Bucket& bucket) const;
   void send(const Batch& batch, Lane& lane) const;
   void bring_inputs(const Batch& batch, Lane& lane, const Bucket& bucket) const;
-  void launch(const Batch& batch, Lane& lane, const Bucket& bucket);
-  void compute(const Lane& lane, const Bucket& bucket);
+  void launch(const Batch& batch, Lane& lane, Bucket& bucket);
   void wait(const Batch& batch, const Lane& lane) const;
   static void block(const Batch& batch, const Lane& lane, bool kept);
   void scatter(const Batch& batch, const Lane& lane) const;
@@ -135,7 +137,6 @@ class TensorRtExecutor : public Executor {
   std::shared_ptr<cuda::DevicePool> kept_;
   std::vector<Shape> smallest_, usual_, largest_;  // rows of the inputs
   std::vector<Lane> lanes_;
-  cuda::Turns& turns_;     // of engines on this GPU
   std::mutex new_shapes_;  // TensorRT prepares one at a time, though contexts are apart
   std::atomic<std::uint64_t> batches_{0};
 };

@@ -396,6 +396,7 @@ class EngineReplay:
         device: int = 0,
         lanes: int = 1,
         transfers: bool = False,
+        in_turn: bool = True,
         cache: TensorRtRuntimeCache | None = None,
     ) -> None: ...
     def time_alone(self, replays: int) -> list[float]: ...
