@@ -2,7 +2,6 @@
 
 #include "pipeline/pipeline.hpp"
 #include "pipeline/process.hpp"
-#include "pipeline/slot_copy.hpp"
 
 namespace trtinfer::pipeline {
 
@@ -31,8 +30,7 @@ const std::vector<std::byte*>& Claim::inputs() const {
 }
 
 void Claim::fill(std::size_t input, const std::byte* from, std::size_t bytes) const {
-  const Reader reader = reads_device_inputs() ? Reader::kGpu : Reader::kCpu;
-  copy_to_slot(inputs()[input], from, bytes, reader);
+  pipeline_->memory_.fill(input, inputs()[input], from, bytes);
 }
 
 void Claim::fill(std::vector<DeviceInput> inputs) {

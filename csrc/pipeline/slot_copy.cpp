@@ -53,8 +53,8 @@ void stream(std::byte* to, const std::byte* from, std::size_t bytes) {
 
 #endif
 
-void copy(std::byte* to, const std::byte* from, std::size_t bytes, Reader reader) {
-  if (reader == Reader::kGpu && bytes >= kStreamed) {
+void copy(std::byte* to, const std::byte* from, std::size_t bytes, Stores stores) {
+  if (stores == Stores::kStreaming && bytes >= kStreamed) {
     stream(to, from, bytes);
   } else {
     std::memcpy(to, from, bytes);
@@ -74,17 +74,17 @@ bool start(std::vector<std::jthread>& threads, const Work& work) {
 
 }  // namespace
 
-void copy_to_slot(std::byte* to, const std::byte* from, std::size_t bytes, Reader reader) {
+void copy_to_slot(std::byte* to, const std::byte* from, std::size_t bytes, Stores stores) {
   if (bytes == 0) return;
   const std::size_t count = threads_for(bytes);
   const std::size_t each = (bytes / count + kPage - 1) / kPage * kPage;
   std::vector<std::jthread> threads;  // joined at the end
   std::size_t left = bytes;           // the last part is this thread's
   while (threads.size() + 1 < count &&
-         start(threads, [=, at = left - each] { copy(to + at, from + at, each, reader); })) {
+         start(threads, [=, at = left - each] { copy(to + at, from + at, each, stores); })) {
     left -= each;
   }
-  copy(to, from, left, reader);
+  copy(to, from, left, stores);
 }
 
 }  // namespace trtinfer::pipeline

@@ -30,12 +30,15 @@ class SlotMemory {
   void locate(const ring::Ring& ring, ring::Unit unit, const std::vector<Shape>& shapes,
               std::vector<std::byte*>& pointers) const;
 
+  /// Copies to where `locate` found room for an input of a unit.
+  void fill(std::size_t input, std::byte* to, const std::byte* from, std::size_t bytes) const;
+
   bool is_static() const { return is_static_; }
   const std::vector<TensorSpec>& inputs() const { return inputs_; }
 
  private:
   std::vector<TensorSpec> inputs_;
-  bool is_static_;
+  bool is_static_, for_gpu_;
   std::vector<std::size_t> row_bytes_, base_;
   std::shared_ptr<std::byte> memory_;
 };
