@@ -102,8 +102,9 @@ void TensorRtExecutor::open_bucket(Lane& lane, const BucketEngine& engine) const
   // Compiling kernels for a shape takes seconds, which a batch of a new one must not wait for.
   if (varies_) context.specialization = tensorrt::Specialization::kLazy;
   context.cache = options_.cache;
-  lane.buckets.push_back(
-      {engine.size, std::make_unique<tensorrt::ExecutionContext>(engine.engine, context), {}});
+  Bucket& bucket = lane.buckets.emplace_back();
+  bucket.size = engine.size;
+  bucket.context = std::make_unique<tensorrt::ExecutionContext>(engine.engine, context);
 }
 
 void TensorRtExecutor::Tensor::set_row(ElementType type, Shape new_row) {
