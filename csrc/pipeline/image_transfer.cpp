@@ -1,6 +1,7 @@
 #include "pipeline/image_transfer.hpp"
 
 #include <algorithm>
+#include <utility>
 
 namespace trtinfer::pipeline {
 namespace {
@@ -140,19 +141,20 @@ void ImageTransfer::send_pixels(const Batch& batch, HostCopies& copies,
 
 void ImageTransfer::send(const Batch& batch, std::uint32_t images, HostCopies& copies,
                          const cuda::Stream& stream) {
-  const bool is_like_last = find_resamplings(batch) && images == images_;
-  if (!is_like_last) {
-    images_ = 0;  // what follows may fail
-    plan();
-  }
+  const std::uint32_t before = std::exchange(images_, 0);  // what follows may fail
+  const bool is_like_last = find_resamplings(batch) && images == before;
+  if (!is_like_last) plan();
   send_pixels(batch, copies, stream);
-  if (is_like_last) return;  // and so is the table, which is still there
+  if (!is_like_last) send_table(images, stream);
+  images_ = images;
+}
+
+void ImageTransfer::send_table(std::uint32_t images, const cuda::Stream& stream) {
   sources_.resize(images, sources_.front());
   const std::size_t bytes = preprocess::batch_bytes(sources_);
   reserve_table(bytes);
   preprocess::write_batch(sources_, host_table_.get());
   cuda::copy_async(table_.get(), host_table_.get(), bytes, stream);
-  images_ = images;
 }
 
 }  // namespace trtinfer::pipeline

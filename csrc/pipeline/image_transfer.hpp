@@ -34,6 +34,7 @@ class ImageTransfer {
   void plan();
   void reserve_pixels(std::size_t bytes);
   void reserve_table(std::size_t bytes);
+  void send_table(std::uint32_t images, const cuda::Stream& stream);
   void send_pixels(const Batch& batch, HostCopies& copies, const cuda::Stream& stream);
 
   const preprocess::GpuPreprocessor& preprocessor_;

@@ -112,54 +112,56 @@ void TensorRtExecutor::Tensor::set_row(ElementType type, Shape new_row) {
   row_bytes = byte_count(type, row);
 }
 
-bool TensorRtExecutor::Tensor::reserve(std::uint32_t rows) {
-  const std::size_t bytes = std::max<std::size_t>(row_bytes * rows, 1);
-  if (bytes <= capacity) return false;
+void TensorRtExecutor::Tensor::allocate(std::uint32_t rows) {
   capacity = 0;  // what follows may fail
   device.reset();
-  device = cuda::allocate_device(bytes);
-  capacity = bytes;
-  return true;
+  device = cuda::allocate_device(bytes(rows));
+  capacity = bytes(rows);
 }
 
-bool TensorRtExecutor::fit(Lane& lane, const Bucket& bucket, const std::vector<Shape>& rows) const {
-  bool moved = false;
+void TensorRtExecutor::Lane::forget_shapes() {
+  for (Bucket& bucket : buckets) bucket.shapes.clear();
+}
+
+void TensorRtExecutor::fit(Lane& lane, const Bucket& bucket, const std::vector<Shape>& rows) const {
   for (std::size_t i = 0; i < inputs_.size(); ++i) {
     Shape shape = rows[i];
     if (batched_) shape.insert(shape.begin(), bucket.size);
     bucket.context->set_input_shape(inputs_[i].name.c_str(), shape);
     lane.inputs[i].set_row(inputs_[i].type, rows[i]);
-    if (!lane.inputs[i].reserve(bucket.rows())) continue;
-    moved = true;
+    if (lane.inputs[i].has_room(bucket.rows())) continue;
+    lane.forget_shapes();
+    lane.inputs[i].allocate(bucket.rows());
     // Rows that a batch lacks are computed, too, and an index must not be just anything.
     cuda::clear_async(lane.inputs[i].device.get(), lane.inputs[i].capacity, lane.stream);
   }
   for (std::size_t i = 0; i < outputs_.size(); ++i) {
     Tensor& output = lane.outputs[i];
     output.set_row(outputs_[i].type, output_row(bucket, outputs_[i]));
-    if (!output.reserve(bucket.rows())) continue;
-    moved = true;
+    if (output.has_room(bucket.rows())) continue;
+    lane.forget_shapes();
+    output.allocate(bucket.rows());
     if (options_.keeps_outputs) continue;
     const std::size_t capacity = std::exchange(output.capacity, 0);
     output.host = cuda::allocate_pinned(capacity);
     output.capacity = capacity;
   }
-  return fit_scratch(lane, bucket) || moved;
+  fit_scratch(lane, bucket);
 }
 
-bool TensorRtExecutor::fit_scratch(Lane& lane, const Bucket& bucket) const {
+void TensorRtExecutor::fit_scratch(Lane& lane, const Bucket& bucket) const {
   std::size_t bytes = std::max<std::size_t>(bucket.context->required_device_memory(), 1);
   if (varies_) {  // and kernels are replaced while they are in use: as much as any of them needs
     const std::int64_t most = bucket.context->engine().device_memory_size();
     bytes = std::max(bytes, static_cast<std::size_t>(std::max<std::int64_t>(most, 0)));
   }
   // A lane runs one bucket at a time, so all of them share their scratch memory.
-  if (bytes <= lane.scratch_bytes) return false;
+  if (bytes <= lane.scratch_bytes) return;
+  lane.forget_shapes();
   lane.scratch_bytes = 0;
   lane.scratch.reset();
   lane.scratch = cuda::allocate_device(bytes);
   lane.scratch_bytes = bytes;
-  return true;
 }
 
 Shape TensorRtExecutor::output_row(const Bucket& bucket, const TensorSpec& output) const {
@@ -311,6 +313,14 @@ void TensorRtExecutor::block(const Batch& batch, const Lane& lane, bool kept) {
   lane.finished.synchronize();
 }
 
+void TensorRtExecutor::settle(const Lane& lane) noexcept {
+  try {
+    lane.stream.synchronize();
+  } catch (const std::exception&) {  // a GPU that has failed does nothing any more
+    return;
+  }
+}
+
 void TensorRtExecutor::scatter(const Batch& batch, const Lane& lane) const {
   for (std::size_t i = 0; i < outputs_.size(); ++i) {
     const Tensor& output = lane.outputs[i];
@@ -340,10 +350,11 @@ const cuda::Graph& TensorRtExecutor::graph_for(const Batch& batch, Lane& lane, B
 
 ShapeGraph& TensorRtExecutor::capture(Lane& lane, Bucket& bucket, const std::vector<Shape>& rows) {
   const std::lock_guard lock(new_shapes_);
-  if (fit(lane, bucket, rows)) {  // graphs hold addresses
-    for (Bucket& other : lane.buckets) other.shapes.clear();
-  }
+  fit(lane, bucket, rows);
   bind(lane, bucket);
+  // A context is ready for a capture once it has run the shape.
+  bucket.context->enqueue(lane.stream.get());
+  lane.stream.synchronize();
   ShapeGraph& graph = bucket.shapes.renew(rows);
   graph.outputs.clear();
   for (const Tensor& output : lane.outputs) graph.outputs.push_back(output.row);
@@ -388,8 +399,13 @@ void TensorRtExecutor::run(const Batch& batch) {
   const cuda::CurrentDevice device(options_.device);
   Lane& lane = lanes_[batch.lane];
   Bucket& bucket = bucket_for(lane, batch.rows);
-  launch(batch, lane, bucket);
-  wait(batch, lane);
+  try {
+    launch(batch, lane, bucket);
+    wait(batch, lane);
+  } catch (...) {
+    settle(lane);
+    throw;
+  }
   if (!options_.keeps_outputs) scatter(batch, lane);
   batches_.fetch_add(1, std::memory_order_relaxed);
 }

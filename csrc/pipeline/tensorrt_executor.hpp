@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -85,8 +86,11 @@ class TensorRtExecutor : public Executor {
     cuda::PinnedMemory host;  // of outputs
 
     void set_row(ElementType type, Shape new_row);
-    /// Makes room on the GPU; true when the memory is another one now.
-    bool reserve(std::uint32_t rows);
+    std::size_t bytes(std::uint32_t rows) const {
+      return std::max<std::size_t>(row_bytes * rows, 1);
+    }
+    bool has_room(std::uint32_t rows) const { return bytes(rows) <= capacity; }
+    void allocate(std::uint32_t rows);
   };
 
   /// One batch in flight: stream, buffers, graphs.
@@ -102,14 +106,16 @@ class TensorRtExecutor : public Executor {
     HostCopies copies;                          // of the batch
     const std::byte* captured_table = nullptr;  // of `images`, in all graphs
     std::vector<Bucket> buckets;
+
+    /// Graphs hold addresses: before memory is another one.
+    void forget_shapes();
   };
 
   void read_ranges(const tensorrt::Engine& engine);
   void open_lane(Lane& lane, const std::vector<BucketEngine>& engines) const;
   void open_bucket(Lane& lane, const BucketEngine& engine) const;
-  /// Gives the lane's tensors such rows; true when memory is another one now.
-  bool fit(Lane& lane, const Bucket& bucket, const std::vector<Shape>& rows) const;
-  bool fit_scratch(Lane& lane, const Bucket& bucket) const;
+  void fit(Lane& lane, const Bucket& bucket, const std::vector<Shape>& rows) const;
+  void fit_scratch(Lane& lane, const Bucket& bucket) const;
   Shape output_row(const Bucket& bucket, const TensorSpec& output) const;
   Shape row_of(const Shape& shape) const;
   static Bucket& bucket_for(Lane& lane, std::uint32_t rows);
@@ -128,6 +134,8 @@ class TensorRtExecutor : public Executor {
   void launch(const Batch& batch, Lane& lane, Bucket& bucket);
   void wait(const Batch& batch, const Lane& lane) const;
   static void block(const Batch& batch, const Lane& lane, bool kept);
+  /// Before the lane goes on after a failure: nothing of it reads or writes any more.
+  static void settle(const Lane& lane) noexcept;
   void scatter(const Batch& batch, const Lane& lane) const;
 
   std::unique_ptr<const preprocess::GpuPreprocessor> preprocessor_;
