@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 
 import models
 import numpy as np
@@ -96,6 +97,16 @@ def test_a_timeout_holds_for_each(session):
     with pytest.raises(trtinfer.DeadlineExceededError):
         session.infer_many(scalars(3), timeout=0.001)
     assert session.stats()["expired"] == 3
+
+
+def test_the_first_do_not_wait_for_the_last_to_be_read(session):
+    class Slow:
+        def __array__(self, *_: object, **__: object) -> np.ndarray:
+            time.sleep(0.005)
+            return np.array(1, np.float32)
+
+    outputs = session.infer_many([Slow() for _ in range(64)], timeout=0.2)
+    assert doubled(outputs) == [2] * 64
 
 
 def test_futures_can_be_cancelled(session):

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import inspect
 import sys
+import threading
 import warnings
 import weakref
 from collections.abc import Callable, Coroutine
@@ -213,6 +214,49 @@ def test_a_cycle_through_it_is_collected(session):
     with pytest.warns(RuntimeWarning, match="never awaited"):
         gc.collect()
     assert gone() is None
+
+
+def test_two_tasks_cannot_await_one(session):
+    async def main() -> None:
+        keep_busy(session)
+        call = session.ainfer(ONE)
+        first = asyncio.ensure_future(call)
+        await asyncio.sleep(0)
+
+        async def second() -> Any:
+            return await call
+
+        with pytest.raises(RuntimeError, match="awaited already"):
+            await asyncio.wait_for(second(), 5)
+        assert (await first)["y"] == 2
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.003, 0.01, 0.03])
+def test_another_thread_closes_one_before_or_after_it_starts(seconds):
+    x = np.ones(30_000_000, np.float32)  # takes a while to copy, without the GIL
+    with trtinfer.Session(models.varying_model(), max_batch_size=1) as session:
+        call = session.ainfer(x)
+        closed: list[str] = []
+
+        def close() -> None:
+            try:
+                call.close()
+                closed.append("")
+            except ValueError as error:
+                closed.append(str(error))
+
+        async def main() -> Any:
+            closer.start()
+            (answer,) = await asyncio.gather(call, return_exceptions=True)
+            return answer
+
+        closer = threading.Timer(seconds, close)
+        answer = asyncio.run(main())
+        assert isinstance(answer, RuntimeError) or answer["y"][-1] == 2
+        closer.join()
+    assert closed in ([""], ["coroutine already executing"])
 
 
 def test_one_that_closes_itself_while_it_runs_is_over():

@@ -53,6 +53,10 @@ RequestPtr PipelineHandle::publish_next(const ParsedInputs& parsed, std::optiona
   return request;
 }
 
+void PipelineHandle::wake_in_time(std::size_t published, std::optional<double> timeout) {
+  if (timeout && (published + 1) % pipeline_->max_batch_size() == 0) pipeline_->wake();
+}
+
 py::list PipelineHandle::infer_many(const py::list& xs, py::handle convert,
                                     std::optional<double> timeout, int priority) {
   py::list results(xs.size());
@@ -73,6 +77,7 @@ py::list PipelineHandle::infer_many(const py::list& xs, py::handle convert,
         has_company = true;
         return py::none();
       });
+      wake_in_time(i, timeout);
     }
     for (std::size_t i = 0; i < xs.size(); ++i) {
       if (requests[i] == nullptr) continue;
@@ -99,6 +104,7 @@ py::list PipelineHandle::submit_many(const py::list& xs, const py::list& cookies
       match(xs[i], convert, parsed);
       return py::cast(submit_parsed(parsed, delivery));
     });
+    wake_in_time(i, delivery.timeout);
   }
   pipeline_->wake();
   return results;

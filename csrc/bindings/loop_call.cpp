@@ -40,7 +40,7 @@ struct LoopCaller {
   }
 };
 
-enum class State : std::uint8_t { kNew, kPublished, kSlow, kOver };
+enum class State : std::uint8_t { kNew, kStarting, kPublished, kSlow, kOver };
 
 /// A coroutine. When it is first run, the request is published and a `LoopFuture` awaited; what the
 /// core does not take as it is, or has no room for within a timeout, goes on as the coroutine that
@@ -163,11 +163,11 @@ py::object publish(const LoopCall* call, const Loop& loop) {
 
 void start(LoopCall* call) {
   const LoopCaller* caller = call->caller;
-  const py::object held = borrow(as<PyObject>(call->caller));  // whoever closes the call meanwhile
+  call->state = State::kStarting;
   const Loop loop = running_loop(call->caller);
   py::object awaited;
   if (caller->has_tensors) awaited = publish(call, loop);
-  call->state = awaited ? State::kPublished : State::kSlow;
+  const State state = awaited ? State::kPublished : State::kSlow;
   if (!awaited) {
     const auto argument = [](PyObject* object) { return py::handle(object); };
     awaited = py::handle(caller->call_slowly)(loop.loop, argument(call->x), loop.notifier,
@@ -175,9 +175,23 @@ void start(LoopCall* call) {
                                               argument(call->timeline));
   }
   call->awaited = awaited.release().ptr();
+  call->state = state;
 }
 
 // --- The protocol of coroutines
+
+/// Another thread starts it, or `start` has come back to it; as Python says then.
+bool is_starting(const LoopCall* call) {
+  if (call->state != State::kStarting) return false;
+  PyErr_SetString(PyExc_ValueError, "coroutine already executing");
+  return true;
+}
+
+bool is_awaited(const LoopCall* call) {
+  if (call->state != State::kPublished || !loop_future::has_awaiter(call->awaited)) return false;
+  PyErr_SetString(PyExc_RuntimeError, "coroutine is being awaited already");
+  return true;
+}
 
 /// Whatever exception is set stays so.
 void finish(LoopCall* call) {
@@ -192,6 +206,7 @@ void finish(LoopCall* call) {
 PySendResult send(PyObject* self, PyObject* value, PyObject** answer) {
   auto* call = as<LoopCall>(self);
   *answer = nullptr;
+  if (is_starting(call) || is_awaited(call)) return PYGEN_ERROR;
   if (call->state == State::kOver) {
     PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
     return PYGEN_ERROR;
@@ -241,6 +256,7 @@ PyObject* send_value(PyObject* self, PyObject* value) {
 
 PyObject* throw_in(PyObject* self, PyObject* arguments) {
   auto* call = as<LoopCall>(self);
+  if (is_starting(call)) return nullptr;
   if (call->state == State::kSlow) {
     const auto method =
         py::reinterpret_steal<py::object>(PyObject_GetAttrString(call->awaited, "throw"));
@@ -266,6 +282,7 @@ PyObject* throw_in(PyObject* self, PyObject* arguments) {
 
 PyObject* close(PyObject* self, PyObject* /*unused*/) {
   auto* call = as<LoopCall>(self);
+  if (is_starting(call)) return nullptr;
   PyObject* result = call->state == State::kSlow
                          ? PyObject_CallMethod(call->awaited, "close", nullptr)
                          : Py_NewRef(Py_None);

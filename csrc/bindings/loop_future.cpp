@@ -328,6 +328,11 @@ PySendResult send(py::handle future, PyObject** answer) {
   return *answer == nullptr ? PYGEN_ERROR : PYGEN_RETURN;
 }
 
+bool has_awaiter(py::handle future) {
+  const LoopFuture* self = cast(future.ptr());
+  return self->state == State::kPending && self->callback != nullptr;
+}
+
 bool note_times(py::handle future, py::handle timeline) {
   const Times& times = cast(future.ptr())->times;
   for (const auto& [name, time] : {std::pair("arrival", times.arrival),

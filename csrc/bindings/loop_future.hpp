@@ -19,6 +19,9 @@ pybind11::object make(pybind11::handle loop);
 /// As PyIter_Send with None: what awaits it yields the future itself while it has not ended.
 PySendResult send(pybind11::handle future, PyObject** answer);
 
+/// Whether it has not ended and something waits for that.
+bool has_awaiter(pybind11::handle future);
+
 /// Sets arrival, launch and completion of a `trtinfer.Timeline`; false, with an exception set, when
 /// that fails.
 bool note_times(pybind11::handle future, pybind11::handle timeline);

@@ -17,6 +17,8 @@ void ObjectExecutor::run(const pipeline::Batch& batch) {
   try {
     request.payload = hold(function(inputs));
   } catch (py::error_already_set& error) {
+    // The request fails alone; who pressed Ctrl-C is to see it nevertheless.
+    if (error.matches(PyExc_KeyboardInterrupt)) PyErr_SetInterrupt();
     throw pipeline::ExecutionError(py::str(error.value()).cast<std::string>());
   }
 }

@@ -143,6 +143,7 @@ void PipelineHandle::publish_at_once(const ParsedInputs& parsed,
     pipeline_->publish(std::move(claim), request, 0, delivery.priority, delivery.wakes);
     return;
   }
+  const Pipeline::ClosingHold hold(*pipeline_);
   std::vector<Claim> claims;
   for (std::uint32_t first = 0; first < parsed.rows; first += max) {
     claims.push_back(delivery.timeout ? claim_part_on_loop(parsed, first)
@@ -165,9 +166,12 @@ void PipelineHandle::publish_in_turn(const ParsedInputs& parsed,
                                      int priority, bool wake) {
   Claim claim = claim_part(parsed, 0, until);
   layout_->fill(parsed, 0, claim);
-  const bool has_more = parsed.rows > pipeline_->max_batch_size();
-  pipeline_->publish(std::move(claim), request, 0, priority, wake || has_more);
-  if (has_more) publish_rest(parsed, request, priority);
+  if (parsed.rows <= pipeline_->max_batch_size()) {
+    return pipeline_->publish(std::move(claim), request, 0, priority, wake);
+  }
+  const Pipeline::ClosingHold hold(*pipeline_);
+  pipeline_->publish(std::move(claim), request, 0, priority, true);
+  publish_rest(parsed, request, priority);
 }
 
 void PipelineHandle::publish_rest(const ParsedInputs& parsed,
@@ -182,6 +186,9 @@ void PipelineHandle::publish_rest(const ParsedInputs& parsed,
     }
   } catch (const pipeline::ClosedError&) {
     pipeline_->abandon(request, Outcome::kClosed);
+  } catch (...) {
+    pipeline_->abandon(request, Outcome::kFailed);
+    throw;
   }
 }
 

@@ -69,6 +69,8 @@ class PipelineHandle {
   void match(pybind11::handle x, pybind11::handle convert, ParsedInputs& parsed) const;
   RequestPtr publish_next(const ParsedInputs& parsed, std::optional<double> timeout, int priority,
                           bool has_company);
+  /// The first of many that expire are not left for the last: a lane is told of each full batch.
+  void wake_in_time(std::size_t published, std::optional<double> timeout);
   RequestPtr make_request(const ParsedInputs& parsed, std::optional<double> timeout);
 
   /// All parts find room now, or none is published. No claim is held while waiting for another: two

@@ -141,8 +141,8 @@ Pipeline::Runner& Pipeline::this_threads_runner() {
 
 bool Pipeline::wait(const std::shared_ptr<Request>& request, Nanoseconds until) {
   // A batch cannot be interrupted, so a caller with a deadline follows and never leads.
-  if (may_lead_ && request->deadline == kNever) {
-    while (!request->done() && run_one(this_threads_runner(), false)) {
+  if (may_lead_ && request->deadline == kNever && !this_threads_runner().busy) {
+    while (!request->done() && ring::now() < until && run_one(this_threads_runner(), false)) {
     }
     if (policy_ != nullptr && !request->done()) wake();  // the policy holds it for company
   } else {
@@ -206,7 +206,7 @@ Nanoseconds Pipeline::time_batch(std::uint32_t rows, const std::vector<Shape>& s
 bool Pipeline::lead_briefly() {
   if (process_generation_ != process_generation() || ring_.published() == 0) return false;
   bool ran = false;
-  if (may_lead_ && memory_.is_static()) {
+  if (may_lead_ && memory_.is_static() && !this_threads_runner().busy) {
     const Nanoseconds until = ring::now() + kBrief;
     while (slowest_lately_.load(std::memory_order_relaxed) < kBrief && ring::now() < until &&
            run_one(this_threads_runner(), true, false)) {
@@ -218,8 +218,25 @@ bool Pipeline::lead_briefly() {
 }
 
 void Pipeline::abandon(const std::shared_ptr<Request>& request, Outcome outcome) {
+  const ClosingHold hold(*this);
   withdraw(*request);
   end(request, outcome, {});
+}
+
+Pipeline::ClosingHold::ClosingHold(Pipeline& pipeline) : pipeline_(pipeline) {
+  pipeline_.holders_.fetch_add(1, std::memory_order_relaxed);
+}
+
+Pipeline::ClosingHold::~ClosingHold() {
+  if (pipeline_.holders_.fetch_sub(1, std::memory_order_acq_rel) == 1) pipeline_.unheld_.wake();
+}
+
+void Pipeline::wait_for_holds() {
+  for (;;) {
+    const std::uint32_t seen = unheld_.value();
+    if (holders_.load(std::memory_order_acquire) == 0) return;
+    unheld_.wait(seen);
+  }
 }
 
 void Pipeline::watch_deadline(const std::shared_ptr<Request>& request) { reaper_->watch(request); }
@@ -236,7 +253,9 @@ bool Pipeline::withdraw(Request& request) {
 }
 
 bool Pipeline::cancel(const std::shared_ptr<Request>& request) {
-  if (process_generation_ != process_generation() || !withdraw(*request)) return false;
+  if (process_generation_ != process_generation()) return false;
+  const ClosingHold hold(*this);
+  if (!withdraw(*request)) return false;
   end(request, Outcome::kCancelled, {});
   return request->outcome() == Outcome::kCancelled;
 }
@@ -246,7 +265,9 @@ bool Pipeline::run_one(Runner& runner, bool continues, bool shares) {
   resolve_expired(runner.taken);
   if (!taken) return false;
   if (runner.taken.more && shares) ring_.work().wake(1);
+  runner.busy = true;
   execute(runner);
+  runner.busy = false;
   ring_.finish(runner.taken.lane, continues);
   return true;
 }
@@ -360,6 +381,7 @@ void Pipeline::complete(Runner& runner, const std::vector<std::string>& errors,
       stats_.total.record(finished - request->arrival);
     });
     if (request->predicted > 0) policy_->answered(request->predicted, finished - request->arrival);
+    if (failed) request->finish_unit();
     if (!resolved) continue;
     if (trace_log_ != nullptr) trace_log_->add(*request, finished);
     const std::shared_ptr<Notifier> notifier = std::move(request->notifier);
@@ -454,6 +476,7 @@ void Pipeline::close(bool drain) {
   std::lock_guard lock(closing_);
   if (stopping_.load(std::memory_order_acquire)) return;
   ring_.wait_idle(kNever);
+  wait_for_holds();
   stopping_.store(true, std::memory_order_release);
   ring_.work().wake();
   for (std::thread& lane : lanes_) lane.join();

@@ -95,6 +95,19 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
   /// whatever lies in the slots. Before the first request only.
   ring::Nanoseconds time_batch(std::uint32_t rows, const std::vector<Shape>& shapes);
 
+  /// While one lives, `close` does not return: a request has left the ring, or parts of it have yet
+  /// to come, and it has not ended.
+  class ClosingHold {
+   public:
+    explicit ClosingHold(Pipeline& pipeline);
+    ~ClosingHold();
+    ClosingHold(const ClosingHold&) = delete;
+    ClosingHold& operator=(const ClosingHold&) = delete;
+
+   private:
+    Pipeline& pipeline_;
+  };
+
   /// Takes a request back unless it has been launched; true when it will not run.
   bool cancel(const std::shared_ptr<Request>& request);
 
@@ -145,6 +158,7 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
     std::vector<BatchUnit> units;  // of `batch`
     std::vector<std::shared_ptr<Request>> requests;
     std::vector<std::shared_ptr<Notifier>> notifiers;
+    bool busy = false;  // with a batch, within which the thread may come here again
   };
 
   bool run_one(Runner& runner, bool continues, bool shares = true);
@@ -162,6 +176,7 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
   void end(const std::shared_ptr<Request>& request, Outcome outcome, const std::string& error);
   void count(Outcome outcome);
   void flush();
+  void wait_for_holds();
   void lane_loop();
 
   /// Waits a little for more work before the thread sleeps: to wake it costs more than that.
@@ -190,7 +205,8 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
   std::vector<UnitRecord> records_;
   std::array<ring::WaitWord, kWaitWords> wait_words_;
   Turnstile turnstile_;
-  std::atomic<std::uint32_t> forming_{0};
+  std::atomic<std::uint32_t> forming_{0}, holders_{0};
+  ring::WaitWord unheld_;
   const std::shared_ptr<LatencyPolicy> policy_;  // may be null
   std::shared_ptr<TraceLog> trace_log_;          // may be null
   // A lane thread looks again then, so nobody has to wake one for fewer samples than this.

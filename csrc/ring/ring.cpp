@@ -200,24 +200,25 @@ std::uint32_t Ring::first_in_line() const {
   return header_->published[31 - std::countl_zero(header_->nonempty)].first;
 }
 
-void Ring::collect(TakenBatch& batch, std::uint32_t leader, std::uint32_t limit) {
+bool Ring::collect(TakenBatch& batch, std::uint32_t leader, std::uint32_t limit) {
   const std::uint64_t key = slots_[leader].shape_key;
   for (int index = kPriorities - 1; index >= 0; --index) {
     for (std::uint32_t slot = header_->published[index].first; slot != kNone;
          slot = slots_[slot].next) {
       if (slots_[slot].shape_key != key) continue;
       // Nobody overtakes a unit that does not fit: order inside a priority is kept.
-      if (batch.samples + slots_[slot].count > limit && !batch.units.empty()) return;
+      if (batch.samples + slots_[slot].count > limit && !batch.units.empty()) return true;
       batch.units.push_back(unit_at(slot));
       batch.samples += slots_[slot].count;
-      if (batch.samples >= limit) return;
+      if (batch.samples >= limit) return true;
     }
   }
+  return false;
 }
 
 bool Ring::ripe(const TakenBatch& batch, std::uint32_t leader, Nanoseconds now,
                 Nanoseconds& at) const {
-  if (max_delay_ <= 0 || header_->closed || batch.samples >= merge_limit_) return true;
+  if (max_delay_ <= 0 || header_->closed) return true;
   Nanoseconds oldest = slots_[leader].arrival;
   for (const Unit& unit : batch.units) oldest = std::min(oldest, slots_[unit.slot].arrival);
   at = oldest + max_delay_;
@@ -248,8 +249,8 @@ bool Ring::take(TakenBatch& batch, Nanoseconds now, std::uint32_t limit) {
   if (header_->with_deadline != 0) drop_expired(batch, now);
   const std::uint32_t leader = first_in_line();
   if (leader == kNone || header_->idle_lanes == 0 || limit == 0) return false;
-  collect(batch, leader, std::min(limit, merge_limit_));
-  if (!ripe(batch, leader, now, batch.retry_at)) {
+  const bool full = collect(batch, leader, std::min(limit, merge_limit_));
+  if (!full && !ripe(batch, leader, now, batch.retry_at)) {
     batch.samples = 0;
     batch.units.clear();
     return false;

@@ -117,7 +117,8 @@ class Ring {
   void unlink(std::uint32_t slot);
   void drop_expired(TakenBatch& batch, Nanoseconds now);
   std::uint32_t first_in_line() const;
-  void collect(TakenBatch& batch, std::uint32_t leader, std::uint32_t limit);
+  /// True when the next unit in line finds no room in it.
+  bool collect(TakenBatch& batch, std::uint32_t leader, std::uint32_t limit);
   bool ripe(const TakenBatch& batch, std::uint32_t leader, Nanoseconds now, Nanoseconds& at) const;
   std::uint32_t idle_lane() const;
   bool is_crowded() const;

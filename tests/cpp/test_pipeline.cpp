@@ -297,6 +297,65 @@ void refuses_after_it_closed() {
   CHECK(refused && claim.held() && p.pipeline->stats().accepted == 0);
 }
 
+void does_not_close_between_the_parts_of_a_request() {
+  const AddOnePipeline pipeline({.capacity = 8, .lanes = 1, .max_batch_size = 4});
+  const auto request = pipeline.pipeline->make_request(8, true);
+  request->units_left = 2;
+  std::atomic<bool> closed{false};
+  std::thread closer;
+  {
+    const Pipeline::ClosingHold hold(*pipeline.pipeline);
+    Claim first = pipeline.pipeline->claim(4, {}, 0);
+    AddOnePipeline::fill(first, 1);
+    pipeline.pipeline->publish(std::move(first), request, 0, 0, true);
+    closer = std::thread([&] {
+      pipeline.pipeline->close(true);
+      closed = true;
+    });
+    std::this_thread::sleep_for(std::chrono::milliseconds(30));
+    CHECK(!closed);
+    pipeline.pipeline->abandon(request, Outcome::kClosed);
+  }
+  closer.join();
+  CHECK(request->outcome() == Outcome::kClosed);
+}
+
+void failed_request_has_no_part_left() {
+  const AddOnePipeline pipeline({.capacity = 8, .lanes = 1, .max_batch_size = 4});
+  const auto request = pipeline.infer(kBad);
+  CHECK(request->outcome() == Outcome::kFailed && request->units_left == 0);
+}
+
+/// Its batches need another pipeline's answer, on the same thread.
+class Nested : public AddOne {
+ public:
+  void run(const Batch& batch) override {
+    CHECK(inner_.infer(5)->outcome() == Outcome::kCompleted);
+    AddOne::run(batch);
+  }
+
+ private:
+  AddOnePipeline inner_{{.capacity = 8, .lanes = 1, .max_batch_size = 4}};
+};
+
+void answers_within_a_batch() {
+  const AddOnePipeline pipeline({.capacity = 8, .lanes = 1, .max_batch_size = 4},
+                                std::make_shared<Nested>(), nullptr);
+  CHECK(is_answer(*pipeline.infer(1), 1));
+}
+
+void leads_no_longer_than_it_may_wait() {
+  const AddOnePipeline pipeline({.capacity = 64, .lanes = 1, .max_batch_size = 1});
+  pipeline.executor->delay = std::chrono::milliseconds(10);
+  std::vector<std::shared_ptr<Request>> before;
+  for (int i = 0; i < 50; ++i) before.push_back(pipeline.publish(1));
+  const auto last = pipeline.publish(2);
+  const Nanoseconds start = trtinfer::ring::now();
+  CHECK(!pipeline.pipeline->wait(last, start + 50'000'000));
+  CHECK(trtinfer::ring::now() - start < 300'000'000);
+  pipeline.pipeline->close(true);
+}
+
 }  // namespace
 
 int main() {
@@ -320,5 +379,9 @@ int main() {
   answers_all_before_it_closes();
   ends_what_is_not_launched_when_closed_at_once();
   refuses_after_it_closed();
+  does_not_close_between_the_parts_of_a_request();
+  failed_request_has_no_part_left();
+  answers_within_a_batch();
+  leads_no_longer_than_it_may_wait();
   CHECK(Request::alive() == 0 && Pipeline::alive() == 0);
 }

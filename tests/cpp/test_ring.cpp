@@ -206,6 +206,15 @@ void waits_for_company_from_arrival_on() {
   CHECK((run_next(ring, 3150) == Slots{0}));
 }
 
+void waits_for_no_company_that_finds_no_room() {
+  Ring ring({.capacity = 16, .max_batch_size = 8, .max_delay = 100});
+  publish(ring, {.arrival = 1000}, 5);
+  TakenBatch batch;
+  CHECK(!ring.take(batch, 1010));
+  publish(ring, {.arrival = 1010}, 4);
+  CHECK((run_next(ring, 1010) == Slots{0}));
+}
+
 void hands_each_lane_one_batch() {
   Ring ring({.capacity = 8, .lanes = 2, .max_batch_size = 1});
   for (int i = 0; i < 3; ++i) publish(ring);
@@ -371,6 +380,7 @@ int main() {
   merges_up_to_the_limit();
   joins_equal_shapes_only();
   waits_for_company_from_arrival_on();
+  waits_for_no_company_that_finds_no_room();
   hands_each_lane_one_batch();
   takes_a_lane_of_the_least_loaded_group();
   shares_all_lanes_out();
