@@ -169,6 +169,7 @@ def test_text_and_images_travel_as_bytes(stub: Any) -> None:
         ({"inputs": [{"name": "x", "datatype": "", "shape": [2, 256]}]}, "INVALID_ARGUMENT"),
         ({"inputs": [{"name": "y", "datatype": "FP32", "shape": [2, 256]}]}, "INVALID_ARGUMENT"),
         ({"outputs": [{"name": "z"}]}, "INVALID_ARGUMENT"),
+        ({"outputs": [{"name": "y"}, {"name": "y"}]}, "INVALID_ARGUMENT"),
         ({"parameters": {"timeout": {"string_param": "soon"}}}, "INVALID_ARGUMENT"),
     ],
     ids=str,
@@ -186,6 +187,18 @@ def test_a_stream_answers_in_order_and_survives_failures(stub: Any) -> None:
     answers = list(stub.ModelStreamInfer(iter([*sent, request(id="5")])))
     assert [answer.infer_response.id for answer in answers] == ["1", "2", "3", "4", "5"]
     assert [bool(answer.error_message) for answer in answers] == [False, True, False, True, False]
+
+
+def test_a_message_that_cannot_be_read_ends_a_stream_after_what_came_before(served: Served) -> None:
+    sent = [request(id="1").SerializeToString(), request("nothing").SerializeToString()]
+    answers = []
+    with grpc.insecure_channel(served.grpc_address) as channel:
+        call = channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")
+        with pytest.raises(grpc.RpcError) as caught:
+            answers.extend(call(iter([*sent, b"\xff\xff\xff", sent[0]]), timeout=30))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "this is no ModelInferRequest" in caught.value.details()
+    assert len(answers) == 2
 
 
 def test_a_deadline_of_the_client_takes_the_request_back(stub: Any, served: Served) -> None:

@@ -20,6 +20,7 @@ SAMPLE = np.arange(256, dtype=np.float32)
 RAW = {"Inference-Header-Content-Length": "0"}
 HEAD = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: x\r\nInference-Header-Content-Length: 0\r\n"
 WHOLE = HEAD + b"Content-Length: 1024\r\n\r\n" + SAMPLE.tobytes()
+OFFER = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQ\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,18 @@ def test_bare_elements_are_answered(served: Served) -> None:
     assert json.loads(body[:length])["outputs"][0]["shape"] == [1, 16]
     assert len(body) == length + 64
     check_answer(body)
+
+
+def test_bare_elements_of_a_model_without_batch_axis_get_none(tmp_path: Path) -> None:
+    options = {"session_options": {"batched": False}}
+    with serving({"m": matmul_model(2)}, tmp_path, model_options=options) as served:
+        body = SAMPLE.tobytes() * 2
+        status, answer, headers = served.ask("POST", "/v2/models/m/infer", body, RAW)
+    assert status == 200
+    length = int(headers["inference-header-content-length"])
+    assert json.loads(answer[:length])["outputs"][0]["shape"] == [2, 16]
+    assert len(answer) == length + 128
+    check_answer(answer)
 
 
 def test_a_connection_serves_many_requests(served: Served) -> None:
@@ -179,7 +192,72 @@ def test_an_offer_to_upgrade_is_not_taken(served: Served) -> None:
     status, body, headers = served.ask("GET", "/v2", headers=offer)
     assert status == 200
     assert json.loads(body)["name"] == "trtinfer"
-    assert headers["connection"] == "close"
+    assert "connection" not in headers
+
+
+def test_a_request_that_offers_an_upgrade_keeps_its_body(served: Served) -> None:
+    data = SAMPLE.tobytes()
+    with served.connect() as connection:
+        for body in (
+            b"Content-Length: 1024\r\n\r\n" + data,
+            b"Transfer-Encoding: chunked\r\n\r\n400\r\n" + data + b"\r\n0\r\n\r\n",
+        ):
+            connection.sendall(HEAD + OFFER + body)
+            status, answer = read_response(connection)
+            assert status == 200
+            check_answer(answer)
+
+
+@pytest.mark.parametrize("expect", [b"", b"Expect: 100-continue\r\n"])
+def test_the_body_may_come_later_than_the_offer(served: Served, expect: bytes) -> None:
+    with served.connect() as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(2):
+            connection.sendall(HEAD + OFFER + expect + b"Content-Length: 1024\r\n\r\n")
+            if expect:
+                assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            for part in (SAMPLE.tobytes()[:100], SAMPLE.tobytes()[100:]):
+                time.sleep(0.05)
+                connection.sendall(part)
+            status, answer = read_response(connection)
+            assert status == 200
+            check_answer(answer)
+
+
+def test_offers_may_be_pipelined(served: Served) -> None:
+    offer = WHOLE.replace(b"Host: x\r\n", OFFER)
+    last = offer.replace(b"Upgrade, ", b"close, Upgrade, ")
+    with served.connect() as connection, connection.makefile("rb") as answers:
+        connection.sendall(WHOLE + offer * 20 + WHOLE + last)
+        text = answers.read()
+    assert [int(text[i + 9 : i + 12]) for i in find_all(text, b"HTTP/1.1 ")] == [200] * 23
+    assert text.count(b"Connection: close") == 1
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"Content-Length: 100001\r\n\r\n", 413),
+        (b"Transfer-Encoding: chunked\r\n\r\n186a1\r\n" + b"x" * 100_001, 413),
+        (b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 3000, 431),
+        (b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+        (b"Content-Length: 1024\r\n\r\n12345", 408),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_an_offer_lifts_no_limit(served: Served, sent: bytes, status: int) -> None:
+    with served.connect() as connection:
+        connection.sendall(HEAD + OFFER + sent)
+        assert read_response(connection)[0] == status
+        assert connection.recv(1) == b""
+
+
+@pytest.mark.parametrize("offer", [b"", b"Connection: Upgrade\r\nUpgrade: h2c\r\n"])
+def test_a_tunnel_is_refused_and_the_connection_ends(served: Served, offer: bytes) -> None:
+    with served.connect() as connection:
+        connection.sendall(b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n" + offer + b"\r\n\x16\x03\x01")
+        assert read_response(connection)[0] == 404
+        assert connection.recv(1) == b""
 
 
 def test_unknown_paths_and_methods_are_told_apart(served: Served) -> None:

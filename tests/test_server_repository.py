@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import logging
 import threading
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from classification import COLORS, model, picture, png
 from models import cast_model, identity_model, matmul_model
 from serving import Served, serving_sources
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from trtinfer.errors import ModelError
 from trtinfer.server import model_config
+from trtinfer.server.model import Model
 from trtinfer.server.model_folder import Folder, FolderSource
 from trtinfer.server.options import ServerOptions
+from trtinfer.server.repository import Repository
 
 FLOAT, DOUBLE = 1, 11
 CPU = {"backend": "onnxruntime"}
@@ -51,6 +60,30 @@ def test_every_folder_is_a_model_and_its_newest_version_is_served(tmp_path: Path
         ]
         assert served.ask_json("GET", "/v2/models/two/versions/3")[0] == 404
         assert ask(served, "two") == 1.5
+
+
+def test_statistics_are_those_of_all_versions_or_of_one(tmp_path: Path) -> None:
+    for version in ("1", "2", "10"):
+        put(tmp_path, "m", identity_model(FLOAT), version, "version_policy: { all { } }")
+    put(tmp_path, "other", identity_model(FLOAT))
+    sources = list(Folder(tmp_path, CPU).sources())
+    with (
+        serving_sources(sources, grpc_port=0) as served,
+        grpc.insecure_channel(served.grpc_address) as channel,
+    ):
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        assert ask(served, "m/versions/1") == 1.5
+        for version, path, counts in (
+            ("", "m/stats", {"1": 1, "2": 0, "10": 0}),
+            ("2", "m/versions/2/stats", {"2": 0}),
+        ):
+            found = served.ask_json("GET", f"/v2/models/{path}")[1]["model_stats"]
+            assert {stats["version"]: stats["inference_count"] for stats in found} == counts
+            asked = service_pb2.ModelStatisticsRequest(name="m", version=version)
+            answer = stub.ModelStatistics(asked).model_stats
+            assert {stats.version: stats.inference_count for stats in answer} == counts
+        assert served.ask_json("GET", "/v2/models/m/versions/3/stats")[0] == 404
+        assert served.ask_json("GET", "/v2/models/nothing/stats")[0] == 404
 
 
 @pytest.mark.parametrize(
@@ -182,6 +215,71 @@ def test_clients_load_what_has_come_since(tmp_path: Path) -> None:
         assert ask(served, "first") == 1.5
     finally:
         served.stop()
+
+
+@dataclass
+class HeldSource:
+    """Opens a model only once it is let."""
+
+    source: FolderSource
+    begun: threading.Event = field(default_factory=threading.Event)
+    let: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    def open(self) -> list[Model]:
+        self.begun.set()
+        assert self.let.wait(30)
+        return self.source.open()
+
+
+async def give_up(repository: Repository, source: HeldSource) -> None:
+    """Asks for a load and goes away while the model is opened."""
+    asking = asyncio.ensure_future(repository.load(source.name))
+    assert await asyncio.to_thread(source.begun.wait, 30)
+    asking.cancel()
+    await asyncio.wait((asking,))
+    assert asking.cancelled()
+
+
+def test_a_load_goes_on_without_the_client_that_asked(tmp_path: Path) -> None:
+    put(tmp_path, "m", identity_model(FLOAT))
+    source = HeldSource(FolderSource(tmp_path / "m", CPU))
+
+    async def run() -> None:
+        repository = Repository([source])
+        await give_up(repository, source)
+        source.let.set()
+        end = time.monotonic() + 30
+        while not repository.ready:
+            assert time.monotonic() < end
+            await asyncio.sleep(0.01)
+        await repository.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("data", [identity_model(FLOAT), b"broken"], ids=["good", "broken"])
+def test_the_end_waits_for_a_load_that_nobody_waits_for(tmp_path: Path, data: bytes) -> None:
+    put(tmp_path, "m", data)
+    source = HeldSource(FolderSource(tmp_path / "m", CPU))
+    complaints: list[dict[str, Any]] = []
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: complaints.append(context))
+        repository = Repository([source])
+        await give_up(repository, source)
+        loop.call_later(0.1, source.let.set)
+        await repository.close()
+        assert source.let.is_set()
+        assert not list(repository)
+        gc.collect()
+
+    asyncio.run(run())
+    assert not complaints
 
 
 def test_clients_control_nothing_unless_allowed(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         "strings": string_model(),
         "varying": varying_model(),
         "gather": gather_model(),
+        "unsigned": identity_model(13),
     }
     with serving(models, tmp_path_factory.mktemp("models")) as served:
         yield served
@@ -66,6 +67,12 @@ def test_only_the_outputs_asked_for_are_sent(served: Served) -> None:
     assert status == 200
     (total,) = answer["outputs"]
     assert total == {"name": "total", "datatype": "INT64", "shape": [1], "data": [11]}
+
+
+def test_an_output_asked_for_twice_is_refused(served: Served) -> None:
+    outputs = [{"name": "y"}, {"name": "y", "parameters": {"binary_data": True}}]
+    status, answer = infer(served, "matmul", inputs=[x_entry()], outputs=outputs)
+    assert (status, answer["error"]) == (400, "the output 'y' comes twice")
 
 
 def test_binary_and_json_tensors_mix(served: Served) -> None:
@@ -171,7 +178,19 @@ def test_statistics_count_requests_samples_and_batches(served: Served) -> None:
     assert counts == {"success": 3, "fail": 1, "queue": 3, "compute_infer": 3}
     assert {"batch_size": 2}.items() <= after["batch_stats"][0].items()
     everything = served.ask_json("GET", "/v2/models/stats")[1]["model_stats"]
-    assert len(everything) == 7
+    assert len(everything) == 8
+
+
+def test_a_failure_of_the_backend_is_no_success(served: Served) -> None:
+    def counts() -> tuple[int, int]:
+        model = served.ask_json("GET", "/v2/models/gather/stats")[1]["model_stats"][0]
+        success, fail = (model["inference_stats"][name]["count"] for name in ("success", "fail"))
+        return success, fail
+
+    success, fail = counts()
+    for index, status in ((1, 200), (99, 500)):
+        assert infer(served, "gather", inputs=[entry("index", "INT64", [1], [index])])[0] == status
+    assert counts() == (success + 1, fail + 1)
 
 
 @pytest.mark.parametrize(
@@ -205,6 +224,8 @@ def test_unknown_models_and_versions_are_not_found(served: Served, model: str, s
         {"inputs": [x_entry(shape=[True, 512])]},
         {"inputs": [x_entry(shape=None)]},
         {"inputs": [x_entry(shape=[2**40, 2**40])]},
+        {"inputs": [x_entry(shape=[2**62, 2**62, 0], data=[])]},
+        {"inputs": [x_entry(shape=[2**61, 0], data=[])]},
         {"inputs": [x_entry(shape=[1] * 40)]},
         {"inputs": [x_entry(shape=[0, 256], data=[])]},
         {"inputs": [x_entry(shape=[65, 256], data=[0] * 65 * 256)]},
@@ -238,6 +259,26 @@ def test_numbers_that_a_type_cannot_hold_are_refused(served: Served) -> None:
     for data in ([1.5, 2], [2**70, 1], [True, False], ["1", "2"]):
         status, _ = infer(served, "several", inputs=[a, entry("b", "INT64", [1, 2], data)])
         assert status == 400
+
+
+def test_integers_of_any_size_that_a_type_holds_are_taken(served: Served) -> None:
+    numbers = [1, 2**64 - 1, 5]
+    for data in (numbers, [numbers]):
+        inputs = [entry("x", "UINT64", [1, 3], data)]
+        status, answer = infer(served, "unsigned", inputs=inputs)
+        assert (status, answer["outputs"][0]["data"]) == (200, numbers)
+    for data in ([1, 2**63, 5.0], [1, 2**63, -5], [1, 2**63, True], [1, 2, 1.5]):
+        assert infer(served, "unsigned", inputs=[entry("x", "UINT64", [1, 3], data)])[0] == 400
+
+
+@pytest.mark.parametrize("depth", [33, 900])
+def test_text_nested_too_deep_is_refused(served: Served, depth: int) -> None:
+    data: Any = "ab"
+    for _ in range(depth):
+        data = [data]
+    status, answer = infer(served, "strings", inputs=[entry("x", "BYTES", [1], data)])
+    assert status == 400
+    assert "deep" in answer["error"]
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"7", b"\xff\xfe", b"[" * 100_000, b'{"inputs":'])

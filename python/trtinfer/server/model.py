@@ -44,6 +44,7 @@ class Model:
         session: What runs it.
         classifier: Its classifier; None for models that do not classify images.
         labels: One for each class; empty when there are none.
+        answered: Requests that were answered.
         refusals: Requests that failed here or in the session, by Triton's reason.
         waiting: Requests that are under way.
         last_inference: Milliseconds since 1970 of the last answer; 0 before there is one.
@@ -77,6 +78,7 @@ class Model:
         self.classifier = session if isinstance(session, Classifier) else None
         self.session = session.session if isinstance(session, Classifier) else session
         self.labels = self.classifier.labels if self.classifier else tuple(labels)
+        self.answered = 0
         self.refusals: Counter[str] = Counter()
         self.waiting = 0
         self.last_inference = 0
@@ -123,6 +125,7 @@ class Model:
         except BaseException as error:
             self._count_failure(error)
             raise
+        self.answered += 1
         self.last_inference = time.time_ns() // 1_000_000
         return outputs
 
@@ -151,12 +154,16 @@ class Model:
                 f"the model {self.name!r} has the inputs {sorted(self._inputs)}, "
                 f"{sorted(request.inputs)} were received"
             )
+        asked: set[str] = set()
         for output in request.outputs:
             if output.name not in self._output_names:
                 raise InputError(
                     f"the model {self.name!r} has the outputs {sorted(self._output_names)}, "
                     f"{output.name!r} was asked for"
                 )
+            if output.name in asked:
+                raise InputError(f"the output {output.name!r} comes twice")
+            asked.add(output.name)
 
     def _arrays(self, tensors: Mapping[str, Input]) -> tuple[dict[str, object], int]:
         """Return what the session takes, and how many samples these are."""
@@ -251,6 +258,7 @@ class Model:
         except BaseException as error:
             self._count_failure(error)
             raise
+        self.answered += 1
         self.last_inference = time.time_ns() // 1_000_000
         return result
 

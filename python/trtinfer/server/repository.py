@@ -59,6 +59,7 @@ class Repository:
         self._controlled = controlled
         self._find = find
         self._entries = {source.name: _Entry(source) for source in sources}
+        self._loading: set[asyncio.Task[None]] = set()
         self._retiring: set[asyncio.Task[None]] = set()
 
     def __iter__(self) -> Iterator[Model]:
@@ -82,6 +83,11 @@ class Repository:
         raise NotFoundError(
             f"the model {name!r} has the versions {', '.join(entry.models)}, not {version!r}"
         )
+
+    def get_all(self, name: str, version: str = "") -> list[Model]:
+        """Return a loaded model; without a version, all its versions; errors as `get`."""
+        model = self.get(name, version)
+        return [model] if version else list(self._entry(name).models.values())
 
     def versions(self, name: str) -> list[str]:
         """Return the loaded versions of a model."""
@@ -107,19 +113,17 @@ class Repository:
     async def load(self, name: str) -> None:
         """Open a model, or open it again; requests go to the old one until the new one is warm.
 
+        Goes on where the caller is cancelled.
+
         Raises:
             NotFoundError: There is no such model.
             TrtInferError: It cannot be opened; an old one stays.
         """
-        entry = self._entry(name)
-        async with entry.lock:
-            try:
-                opened = await asyncio.to_thread(entry.source.open)
-            except (TrtInferError, ValueError, OSError) as error:
-                entry.reason = str(error)
-                raise
-            entry.wanted = True
-            self._replace(entry, {model.version: model for model in opened})
+        loading = asyncio.ensure_future(self._load(self._entry(name)))
+        self._loading.add(loading)
+        loading.add_done_callback(self._loaded)
+        await asyncio.wait((loading,))  # shield would log the failure of what nobody waits for
+        loading.result()
 
     async def unload(self, name: str) -> None:
         """Refuse new requests for a model and close it once it has answered the others.
@@ -156,7 +160,9 @@ class Repository:
         await self.unload(name)
 
     async def close(self) -> None:
-        """Unload everything and wait for it."""
+        """Wait for loads under way, then unload everything and wait for it."""
+        while self._loading:
+            await asyncio.wait(self._loading)
         for name in self._entries:
             await self.unload(name)
         await asyncio.gather(*self._retiring)
@@ -172,6 +178,21 @@ class Repository:
         if entry is None:
             raise NotFoundError(f"there is no model {name!r}")
         return entry
+
+    async def _load(self, entry: _Entry) -> None:
+        async with entry.lock:
+            try:
+                opened = await asyncio.to_thread(entry.source.open)
+            except (TrtInferError, ValueError, OSError) as error:
+                entry.reason = str(error)
+                raise
+            entry.wanted = True
+            self._replace(entry, {model.version: model for model in opened})
+
+    def _loaded(self, loading: asyncio.Task[None]) -> None:
+        self._loading.discard(loading)
+        if not loading.cancelled():
+            loading.exception()  # or it is logged where nobody waits for it
 
     def _replace(self, entry: _Entry, models: dict[str, Model]) -> None:
         old, entry.models = entry.models, models

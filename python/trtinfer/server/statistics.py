@@ -26,7 +26,7 @@ def model_statistics(model: Model) -> dict[str, Any]:
         "inference_count": stats["samples"],
         "execution_count": stats["batches"],
         "inference_stats": {
-            "success": _duration(stats["total"]),
+            "success": _duration(stats["total"], model.answered),
             "fail": {"count": failed, "ns": 0},
             "queue": _duration(stats["queue"]),
             "compute_input": copies,

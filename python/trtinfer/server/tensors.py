@@ -18,6 +18,8 @@ from trtinfer.types import Array
 #: integers, though NumPy would convert them. V is bfloat16's.
 _READ_FROM = {"b": "b", "i": "iu", "u": "iu", "f": "iuf", "V": "iuf", "O": "O"}
 
+_MOST_AXES = 32  # that NumPy goes through
+_MOST_ELEMENTS = 1 << 60  # 2**63 bytes are too many for NumPy even where an axis is empty
 _CHEAP_COPY = 4096  # bytes; up to here a copy costs less than a view
 
 
@@ -68,7 +70,10 @@ class Tensor:
         dtype, count = dtype_of(datatype), _count(name, shape)
         try:
             found = np.array(values, dtype=object if datatype == BYTES else None)
-            if found.dtype.kind not in _READ_FROM[dtype.kind] and found.size:
+            if found.ndim > _MOST_AXES:
+                raise InputError(f"lists nested {found.ndim} deep were received")
+            fits = found.dtype.kind in _READ_FROM[dtype.kind] or not found.size
+            if not fits and not (dtype.kind in "iu" and _mixed_integers(found, values)):
                 raise InputError(f"{found.dtype} was received")
             array = np.array(values, dtype=dtype)
         except (TypeError, ValueError, OverflowError) as error:
@@ -160,9 +165,20 @@ def raw_elements(array: Array) -> bytes | memoryview:
 
 
 def _count(name: str, shape: Sequence[int]) -> int:
-    if any(type(size) is not int or not 0 <= size < 1 << 63 for size in shape) or len(shape) > 32:
+    if (
+        any(type(size) is not int or size < 0 for size in shape)
+        or len(shape) > _MOST_AXES
+        or math.prod(filter(None, shape)) >= _MOST_ELEMENTS
+    ):
         raise InputError(f"the input {name!r} has the shape {shape}, which no tensor has")
     return math.prod(shape)
+
+
+def _mixed_integers(found: Array, values: Sequence[Any]) -> bool:
+    """Whether NumPy made floats of integers, as it does where only some of them need uint64."""
+    if found.dtype.kind != "f":
+        return False
+    return all(type(value) is int for value in np.array(values, dtype=object).flat)
 
 
 def _objects(elements: list[bytes], shape: Sequence[int]) -> Array:

@@ -77,7 +77,7 @@ class InferenceCalls:
         return _ModelConfig(config=metadata.model_config(model))
 
     async def _statistics(self, request: Any) -> Any:
-        named = request.name and [self._repository.get(request.name, request.version)]
+        named = request.name and self._repository.get_all(request.name, request.version)
         models = named or self._repository
         return _Statistics(model_stats=[model_statistics(model) for model in models])
 
@@ -111,26 +111,33 @@ class InferenceCalls:
         return written
 
     async def _stream(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        """Answer in the order of the requests; one that fails does not end the stream."""
-        under_way: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue(_MOST_IN_STREAM)
+        """Answer in the order of the requests; only one that cannot be read ends the stream."""
+        under_way: asyncio.Queue[asyncio.Task[Any] | Exception | None]
+        under_way = asyncio.Queue(_MOST_IN_STREAM)
         owed: set[asyncio.Task[Any]] = set()  # not those refused, of which there may be no end
 
         async def read() -> None:
-            async for request in requests:
-                task = asyncio.create_task(self._infer_in_stream(request))
-                if not self._state.refusing:
-                    owed.add(task)
-                    self._state.owed += 1
-                await under_way.put(task)
-            await under_way.put(None)
+            try:
+                async for request in requests:
+                    task = asyncio.create_task(self._infer_in_stream(request))
+                    if not self._state.refusing:
+                        owed.add(task)
+                        self._state.owed += 1
+                    await under_way.put(task)
+            except Exception as error:  # a cancellation is none, and must not wait for room
+                await under_way.put(error)
+            else:
+                await under_way.put(None)
 
         reading = asyncio.create_task(read())
         try:
-            while (task := await under_way.get()) is not None:
+            while isinstance(task := await under_way.get(), asyncio.Task):
                 yield await task
                 if task in owed:
                     owed.remove(task)
                     self._state.owed -= 1
+            if task is not None:
+                raise task
         finally:
             self._state.owed -= len(owed)
             reading.cancel()

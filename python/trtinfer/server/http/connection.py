@@ -28,6 +28,8 @@ _MAX_PIPELINED = 64  # requests that wait for the answer to the one before
 _LINGER = 2.0  # seconds that a refused client has to read why
 _SWEEP = 0.5  # seconds between two looks at the deadlines
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+#: Left out where a request is parsed again; what expects to be told to go on has been.
+_OFFER = frozenset({b"connection", b"expect", b"http2-settings", b"upgrade"})
 
 
 class Connection(asyncio.Protocol):
@@ -95,7 +97,7 @@ class Connection(asyncio.Protocol):
             return
         self._received += len(data)
         try:
-            self._parser.feed_data(data)
+            self._parse(data)
         except httptools.HttpParserUpgrade:
             self._stop_reading()  # the request itself is answered, and the connection then closed
         except httptools.HttpParserError as error:
@@ -124,6 +126,31 @@ class Connection(asyncio.Protocol):
             self._drained.set_result(None)
         self._drained = None
         self._await_request()
+
+    def _parse(self, data: bytes) -> None:
+        """Parse; a request that offers an upgrade is parsed again as one that does not."""
+        while True:
+            try:
+                self._parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                if self._refused or b"upgrade" not in self._headers:
+                    raise
+                data = self._head_without_offer() + data[upgrade.args[0] :]
+            self._parser = httptools.HttpRequestParser(self)
+            self._received = len(data)
+
+    def _head_without_offer(self) -> bytes:
+        """Return the head of the request that was parsed last, no longer than it came."""
+        parser = self._parser
+        line = b"%s %s HTTP/%s" % (
+            parser.get_method(),
+            self._target,
+            parser.get_http_version().encode(),
+        )
+        headers = [b"%s:%s" % pair for pair in self._headers.items() if pair[0] not in _OFFER]
+        headers.append(b"connection:" + (b"keep-alive" if parser.should_keep_alive() else b"close"))
+        return b"\r\n".join((line, *headers, b"\r\n"))
 
     # --- The parser's calls ---------------------------------------------------------------------
 
@@ -184,11 +211,12 @@ class Connection(asyncio.Protocol):
         self._in_message = False
         self._timeout = None
         self._received = 0
-        if self._refused:
-            return
-        path, _, query = self._target.partition(b"?")
         parser = self._parser
-        keep_alive = parser.should_keep_alive() and not parser.should_upgrade()
+        upgrade = parser.should_upgrade()
+        if self._refused or (upgrade and b"upgrade" in self._headers):
+            return  # the parser leaves out the body of an offer: see _parse
+        path, _, query = self._target.partition(b"?")
+        keep_alive = parser.should_keep_alive() and not upgrade
         method = parser.get_method()
         self._requests.append(
             Request(method, path, query, self._headers, self._body, keep_alive, self._began)

@@ -107,7 +107,7 @@ class InferenceCalls:
         return as_json(metadata.model_config(self._repository.get(name, version)))
 
     async def _statistics(self, request: Request, name: str, version: str = "") -> Response:
-        models = [self._repository.get(name, version)]
+        models = self._repository.get_all(name, version)
         return as_json({"model_stats": [model_statistics(model) for model in models]})
 
     async def _all_statistics(self, request: Request) -> Response:
@@ -122,11 +122,12 @@ def as_json(document: Any, status: int = 200) -> Response:
 def _raw_response(model: Model, outputs: Outputs) -> Response:
     """All outputs as binary data; the JSON before them is the same for outputs of one shape."""
     raw, layout = [], []
+    axis = (1,) if model.session.batched else ()
     for name, array in outputs.items():
         dtype = array.dtype
         data = Tensor.of(name, array).raw() if dtype.hasobject else raw_elements(array)
         raw.append(data)
-        layout.append((name, dtype, array.shape, len(data)))
+        layout.append((name, dtype, axis + array.shape, len(data)))
     head, length = _raw_head(model.name, model.version, tuple(layout))
     return Response(200, (head, *raw), BINARY, length)
 
@@ -141,7 +142,7 @@ def _raw_head(
         {
             "name": output,
             "datatype": datatype_of(dtype),
-            "shape": (1, *shape),
+            "shape": shape,
             "parameters": {"binary_data_size": size},
         }
         for output, dtype, shape, size in layout
