@@ -4,6 +4,13 @@
 #include <bit>
 
 namespace trtinfer::pipeline {
+namespace {
+
+constexpr std::uint64_t kMostUses = 1024;  // between two captures
+
+bool is_due(std::uint64_t use) { return std::has_single_bit(use) || use % kMostUses == 0; }
+
+}  // namespace
 
 std::list<ShapeGraph>::iterator ShapeGraphs::find(const std::vector<Shape>& inputs) {
   const auto found = std::find_if(graphs_.begin(), graphs_.end(),
@@ -14,7 +21,7 @@ std::list<ShapeGraph>::iterator ShapeGraphs::find(const std::vector<Shape>& inpu
 
 ShapeGraph* ShapeGraphs::use(const std::vector<Shape>& inputs) {
   const auto found = find(inputs);
-  if (found == graphs_.end() || std::has_single_bit(found->uses + 1)) return nullptr;
+  if (found == graphs_.end() || is_due(found->uses + 1)) return nullptr;
   ++found->uses;
   return &*found;
 }

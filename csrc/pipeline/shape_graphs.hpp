@@ -22,7 +22,8 @@ class ShapeGraphs {
  public:
   /// The one for such rows, for one more use; null when it has to be captured before: it is new, or
   /// its kernels may have been replaced since. TensorRT-RTX starts with some that suit any shape
-  /// and compiles better ones meanwhile, so it is captured anew for its 2nd, 4th, 8th, ... use.
+  /// and compiles better ones meanwhile, so it is captured anew for its 2nd, 4th, 8th, ... use, and
+  /// each 1,024th.
   ShapeGraph* use(const std::vector<Shape>& inputs);
 
   /// To be captured for the use that `use` refused. Takes the place of the one that is unused for

@@ -352,13 +352,18 @@ ShapeGraph& TensorRtExecutor::capture(Lane& lane, Bucket& bucket, const std::vec
   const std::lock_guard lock(new_shapes_);
   fit(lane, bucket, rows);
   bind(lane, bucket);
-  // A context is ready for a capture once it has run the shape.
-  bucket.context->enqueue(lane.stream.get());
-  lane.stream.synchronize();
   ShapeGraph& graph = bucket.shapes.renew(rows);
   graph.outputs.clear();
   for (const Tensor& output : lane.outputs) graph.outputs.push_back(output.row);
-  graph.graph.capture(lane.stream, [&] { enqueue(lane, bucket); });
+  const auto record = [&] { graph.graph.capture(lane.stream, [&] { enqueue(lane, bucket); }); };
+  try {
+    record();
+  } catch (const std::exception&) {
+    // Where a context has to run a shape once, to compile or allocate, before it is captured.
+    bucket.context->enqueue(lane.stream.get());
+    lane.stream.synchronize();
+    record();
+  }
   ++graph.uses;
   return graph;
 }
