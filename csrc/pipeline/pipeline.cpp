@@ -217,49 +217,6 @@ bool Pipeline::lead_briefly() {
   return ran;
 }
 
-void Pipeline::abandon(const std::shared_ptr<Request>& request, Outcome outcome) {
-  const ClosingHold hold(*this);
-  withdraw(*request);
-  end(request, outcome, {});
-}
-
-Pipeline::ClosingHold::ClosingHold(Pipeline& pipeline) : pipeline_(pipeline) {
-  pipeline_.holders_.fetch_add(1, std::memory_order_relaxed);
-}
-
-Pipeline::ClosingHold::~ClosingHold() {
-  if (pipeline_.holders_.fetch_sub(1, std::memory_order_acq_rel) == 1) pipeline_.unheld_.wake();
-}
-
-void Pipeline::wait_for_holds() {
-  for (;;) {
-    const std::uint32_t seen = unheld_.value();
-    if (holders_.load(std::memory_order_acquire) == 0) return;
-    unheld_.wait(seen);
-  }
-}
-
-void Pipeline::watch_deadline(const std::shared_ptr<Request>& request) { reaper_->watch(request); }
-
-bool Pipeline::withdraw(Request& request) {
-  bool any = false;
-  for (const ring::Unit& unit : request.units) {
-    if (!ring_.withdraw(unit)) continue;
-    records_[unit.slot].request.reset();
-    ring_.release(unit);
-    any = true;
-  }
-  return any;
-}
-
-bool Pipeline::cancel(const std::shared_ptr<Request>& request) {
-  if (process_generation_ != process_generation()) return false;
-  const ClosingHold hold(*this);
-  if (!withdraw(*request)) return false;
-  end(request, Outcome::kCancelled, {});
-  return request->outcome() == Outcome::kCancelled;
-}
-
 bool Pipeline::run_one(Runner& runner, bool continues, bool shares) {
   const bool taken = take(runner.taken);
   resolve_expired(runner.taken);
@@ -401,31 +358,10 @@ void Pipeline::complete(Runner& runner, const std::vector<std::string>& errors,
   for (; words != 0; words &= words - 1) wait_words_[std::countr_zero(words)].wake();
 }
 
-void Pipeline::end(const std::shared_ptr<Request>& request, Outcome outcome,
-                   const std::string& error) {
-  if (!request->resolve(outcome, error, [&] { count(outcome); })) return;
-  if (trace_log_ != nullptr) trace_log_->add(*request, ring::now());
-  const std::shared_ptr<Notifier> notifier = std::move(request->notifier);
-  if (notifier == nullptr) {
-    wait_words_[request->wait_word].wake();
-  } else {
-    notifier->add(request);
-    notifier->signal();
-  }
-}
-
 void Pipeline::count(Outcome outcome) {
   std::atomic<std::uint64_t>* counters[] = {nullptr,         &stats_.completed, &stats_.failed,
                                             &stats_.expired, &stats_.cancelled, &stats_.closed};
   counters[static_cast<std::uint32_t>(outcome)]->fetch_add(1, std::memory_order_relaxed);
-}
-
-void Pipeline::resolve_expired(ring::TakenBatch& taken) {
-  for (const ring::Unit& unit : taken.expired) {
-    const std::shared_ptr<Request> request = std::move(records_[unit.slot].request);
-    end(request, Outcome::kExpired, {});
-  }
-  ring_.release(taken.expired);
 }
 
 bool Pipeline::spin(std::uint32_t seen, Nanoseconds until) {
@@ -456,32 +392,6 @@ void Pipeline::lane_loop() {
     }
     ring_.work().wait(seen, runner.taken.retry_at);
   }
-}
-
-void Pipeline::flush() {
-  std::vector<ring::Unit> units;
-  ring_.flush(units);
-  for (const ring::Unit& unit : units) {
-    const std::shared_ptr<Request> request = std::move(records_[unit.slot].request);
-    end(request, Outcome::kClosed, {});
-  }
-  ring_.release(units);
-}
-
-void Pipeline::close(bool drain) {
-  if (process_generation_ != process_generation()) return;
-  closed_.store(true, std::memory_order_release);
-  ring_.close();
-  if (!drain) flush();  // before the lock, since another thread may hold it while it drains
-  std::lock_guard lock(closing_);
-  if (stopping_.load(std::memory_order_acquire)) return;
-  ring_.wait_idle(kNever);
-  wait_for_holds();
-  stopping_.store(true, std::memory_order_release);
-  ring_.work().wake();
-  for (std::thread& lane : lanes_) lane.join();
-  lanes_.clear();
-  reaper_->stop();
 }
 
 }  // namespace trtinfer::pipeline
