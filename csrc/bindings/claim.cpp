@@ -3,8 +3,6 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <cmath>
-#include <stdexcept>
 
 #include "bindings/errors.hpp"
 #include "bindings/notifier.hpp"
@@ -24,10 +22,10 @@ using ring::Nanoseconds;
 
 Nanoseconds deadline_from(Nanoseconds arrival, std::optional<double> timeout) {
   if (!timeout) return kNever;
-  if (std::isnan(*timeout)) throw std::invalid_argument("timeout= is not a number of seconds");
   const double limit = static_cast<double>(kNever - arrival) * 1e-9;
   if (*timeout >= limit) return kNever;
-  return arrival + static_cast<Nanoseconds>(std::max(*timeout, 0.0) * 1e9);
+  // In this order no number is 0, too.
+  return arrival + static_cast<Nanoseconds>(std::max(0.0, *timeout) * 1e9);
 }
 
 namespace {
