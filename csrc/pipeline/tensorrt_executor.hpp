@@ -39,8 +39,8 @@ struct BucketEngine {
 /// engine of its own or of one for all of them; a batch is padded up to the next bucket.
 /// Neighbouring slots cross in one transfer. With a recipe the units are images (H, W, 3), uint8,
 /// of which only the needed window crosses. Slots should be pinned memory, or the driver stages
-/// every transfer. Where rows vary in shape, a batch has rows of one
-/// shape, each of which has graphs of its own.
+/// every transfer. Where rows vary in shape, a batch has rows of one shape,
+/// and every shape has a graph of its own.
 class TensorRtExecutor : public Executor {
  public:
   /// `engines` in ascending order of size. Captures every graph, so that the first batch of a size
