@@ -9,6 +9,7 @@ import time
 import models
 import numpy as np
 import pytest
+from onnx import helper
 from waiting import PATIENCE, keep_busy
 
 import trtinfer
@@ -163,6 +164,85 @@ def test_answers_values_that_are_no_tensors():
     with trtinfer.Session(models.string_model()) as session:
         outputs = session.infer_many([np.array(["a"], object), np.array(["b"], object)])
         assert [output["y"].tolist() for output in outputs] == [["A"], ["B"]]
+
+
+# --- Large inputs, which are copied together
+
+
+WIDE = 20_000  # numbers: 80 kB
+
+
+@pytest.fixture(scope="module")
+def negating_model() -> bytes:
+    node = helper.make_node("Neg", ["x"], ["y"])
+    x, y = (models.tensor(name, ["n", WIDE]) for name in "xy")
+    return models.build([node], [x], [y])
+
+
+def rows(count: int) -> np.ndarray:
+    return np.random.default_rng(count).standard_normal((count, WIDE), np.float32)
+
+
+def are_negated(outputs, xs) -> bool:
+    return all(np.array_equal(y["y"], -x) for y, x in zip(outputs, xs, strict=True))
+
+
+@pytest.mark.parametrize("max_batch_size", [1, 4, 64])
+@pytest.mark.parametrize("capacity", [8, 512])
+def test_large_inputs_are_answered_in_order(negating_model, max_batch_size, capacity):
+    xs = rows(70)
+    sizes = {"max_batch_size": min(max_batch_size, capacity), "capacity": capacity}
+    with trtinfer.Session(negating_model, **sizes) as session:
+        assert are_negated(session.infer_many(list(xs)), xs)
+        futures = session.submit_many(list(xs), timeout=PATIENCE)
+        assert are_negated([future.result(PATIENCE) for future in futures], xs)
+        assert session.stats()["completed"] == 140
+        assert session.stats()["rejected"] == 0
+
+
+def test_large_inputs_go_beside_small_and_bad_ones(negating_model):
+    xs = rows(6)
+    mixed = [xs[0], xs[1:3], "nothing", xs[3], xs[4].astype(np.float64), xs[5].tolist()]
+    with trtinfer.Session(negating_model, max_batch_size=4) as session:
+        futures = session.submit_many(mixed)
+        errors = [future.exception(PATIENCE) for future in futures]
+        assert [isinstance(error, trtinfer.InputError) for error in errors] == [
+            False,
+            False,
+            True,
+            False,
+            True,
+            False,
+        ]
+        right = [futures[i].result() for i in (0, 1, 3, 5)]
+        assert are_negated(right, [xs[0], xs[1:3], xs[3], xs[5]])
+
+
+def test_large_inputs_find_room_or_are_refused_alone(negating_model):
+    xs = rows(12)
+    with trtinfer.Session(negating_model, max_batch_size=4, capacity=4) as session:
+        with session.claim(), session.claim():  # two slots are left
+            futures = session.submit_many(list(xs))
+            errors = [future.exception(PATIENCE) for future in futures]
+            answered = [i for i, error in enumerate(errors) if error is None]
+            assert 0 < len(answered) < len(xs)
+            assert all(isinstance(e, trtinfer.QueueFullError) for e in errors if e is not None)
+            assert are_negated([futures[i].result() for i in answered], xs[answered])
+        assert session.stats()["rejected"] == len(xs) - len(answered)
+        assert are_negated(session.infer_many(list(xs)), xs)
+
+
+def test_large_inputs_share_batches(negating_model):
+    with trtinfer.Session(negating_model, max_batch_size=64, max_inflight=1) as session:
+        session.infer_many(list(rows(48)))
+        assert max(session.stats()["batch_sizes"]) > 1
+
+
+def test_a_closed_session_refuses_each_large_input(negating_model):
+    session = trtinfer.Session(negating_model)
+    session.close()
+    errors = [future.exception(PATIENCE) for future in session.submit_many(list(rows(2)))]
+    assert all(isinstance(error, trtinfer.ClosedError) for error in errors)
 
 
 # --- claim(rows) ----------------------------------------------------------------------------------

@@ -16,9 +16,6 @@ namespace {
 // Below this, copying into NumPy's own memory is cheaper than wrapping ours.
 constexpr std::size_t kCopyBytes = 4096;
 
-// From here on, other threads are let in while the bytes are copied.
-constexpr std::size_t kUnlockedCopyBytes = 1 << 16;
-
 bool fits(const TensorSpec& spec, const std::int64_t* shape) {
   for (std::size_t i = 0; i < spec.shape.size(); ++i) {
     if (spec.shape[i] >= 0 && spec.shape[i] != shape[i]) return false;
@@ -141,16 +138,22 @@ void Layout::fill(const ParsedInputs& parsed, std::uint32_t first, pipeline::Cla
   if (parsed.any_on_gpu()) fill_from_gpu(parsed, first, claim);
   for (std::size_t i = 0; i < parsed.arrays.size(); ++i) {
     if (!parsed.arrays[i]) continue;
-    const std::size_t row_bytes = static_cast<std::size_t>(parsed.arrays[i].nbytes()) / parsed.rows;
-    const std::size_t bytes = row_bytes * (batched_ ? claim.rows() : 1);
-    const auto* from = static_cast<const std::byte*>(parsed.arrays[i].data()) + row_bytes * first;
-    if (bytes < kUnlockedCopyBytes) {
-      claim.fill(i, from, bytes);
+    const pipeline::SlotFill fill = filling(i, parsed, first, claim);
+    if (fill.bytes < kUnlockedCopyBytes) {
+      pipeline::fill_slot(fill);
     } else {
       const Unlocked unlocked;
-      claim.fill(i, from, bytes);
+      pipeline::fill_slot(fill);
     }
   }
+}
+
+pipeline::SlotFill Layout::filling(std::size_t input, const ParsedInputs& parsed,
+                                   std::uint32_t first, const pipeline::Claim& claim) const {
+  const py::array& array = parsed.arrays[input];
+  const std::size_t row_bytes = static_cast<std::size_t>(array.nbytes()) / parsed.rows;
+  const auto* from = static_cast<const std::byte*>(array.data()) + row_bytes * first;
+  return claim.filling(input, from, row_bytes * (batched_ ? claim.rows() : 1));
 }
 
 void Layout::fill_from_gpu(const ParsedInputs& parsed, std::uint32_t first,

@@ -50,6 +50,13 @@ class Layout {
   /// are.
   void fill(const ParsedInputs& parsed, std::uint32_t first, pipeline::Claim& claim) const;
 
+  /// The copy of that of one input, which lies in host memory.
+  pipeline::SlotFill filling(std::size_t input, const ParsedInputs& parsed, std::uint32_t first,
+                             const pipeline::Claim& claim) const;
+
+  /// Other threads are let in while as many bytes are copied.
+  static constexpr std::size_t kUnlockedCopyBytes = 1 << 16;
+
   /// Views of a claim's memory, by input name; they keep the pipeline alive.
   pybind11::dict views(const std::shared_ptr<pipeline::Pipeline>& pipeline,
                        const pipeline::Claim& claim, bool has_batch_axis) const;

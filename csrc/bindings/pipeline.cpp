@@ -41,20 +41,22 @@ std::optional<PendingRequest> PipelineHandle::submit(py::handle x, const Deliver
   if (delivery.on_loop && parsed.any_on_gpu() && !pipeline_->reads_device_inputs()) {
     return std::nullopt;  // they are waited for, which an event loop must not do
   }
-  return submit_parsed(parsed, delivery);
+  return submit_parsed(parsed, make_request(parsed, delivery), delivery);
 }
 
-PendingRequest PipelineHandle::submit_parsed(const ParsedInputs& parsed, const Delivery& delivery) {
-  const std::shared_ptr<Request> request = make_request(parsed, delivery.timeout);
-  request->notifier = delivery.notifier;
-  request->cookie = NotifierHandle::make_cookie(delivery.cookie, layout_);
+PendingRequest PipelineHandle::submit_parsed(const ParsedInputs& parsed, RequestPtr request,
+                                             const Delivery& delivery) {
   if (delivery.timeout && !delivery.on_loop) {
     publish_in_turn(parsed, request, request->deadline, delivery.priority, delivery.wakes);
   } else {
     publish_at_once(parsed, request, delivery);
   }
+  return watch(std::move(request));
+}
+
+PendingRequest PipelineHandle::watch(RequestPtr request) {
   if (request->deadline != kNever) pipeline_->watch_deadline(request);
-  return {pipeline_, request};
+  return {pipeline_, std::move(request)};
 }
 
 py::object PipelineHandle::submit_on_loop(py::handle x, py::handle loop, Delivery delivery) {
@@ -85,9 +87,7 @@ py::object PipelineHandle::infer_object(py::object inputs, std::optional<double>
 }
 
 PendingRequest PipelineHandle::submit_object(py::object inputs, const Delivery& delivery) {
-  const std::shared_ptr<Request> request = publish_object(std::move(inputs), delivery);
-  if (request->deadline != kNever) pipeline_->watch_deadline(request);
-  return {pipeline_, request};
+  return watch(publish_object(std::move(inputs), delivery));
 }
 
 double PipelineHandle::time_batch(std::uint32_t rows, const std::vector<Shape>& shapes) {
@@ -125,6 +125,14 @@ std::shared_ptr<Request> PipelineHandle::make_request(const ParsedInputs& parsed
   if (parsed.any_on_gpu()) {
     request->payload = std::make_shared<decltype(parsed.device_tensors)>(parsed.device_tensors);
   }
+  return request;
+}
+
+std::shared_ptr<Request> PipelineHandle::make_request(const ParsedInputs& parsed,
+                                                      const Delivery& delivery) {
+  std::shared_ptr<Request> request = make_request(parsed, delivery.timeout);
+  request->notifier = delivery.notifier;
+  request->cookie = NotifierHandle::make_cookie(delivery.cookie, layout_);
   return request;
 }
 

@@ -65,13 +65,30 @@ class PipelineHandle {
  private:
   using RequestPtr = std::shared_ptr<pipeline::Request>;
 
-  PendingRequest submit_parsed(const ParsedInputs& parsed, const Delivery& delivery);
+  /// A request of many whose inputs are large. They are copied together: each by itself would give
+  /// the GIL up, and wait for it again.
+  struct Large {
+    std::size_t index = 0;  // among the many
+    ParsedInputs parsed;
+    RequestPtr request;
+    pipeline::Claim claim;
+  };
+
+  PendingRequest submit_parsed(const ParsedInputs& parsed, RequestPtr request,
+                               const Delivery& delivery);
+  PendingRequest watch(RequestPtr request);
   void match(pybind11::handle x, pybind11::handle convert, ParsedInputs& parsed) const;
-  RequestPtr publish_next(const ParsedInputs& parsed, std::optional<double> timeout, int priority,
-                          bool has_company);
+  /// Nothing if they are not large, or do not lie in host memory, or there is no room now.
+  std::optional<pipeline::Claim> claim_large(const ParsedInputs& parsed);
+
+  /// Fills them; `publish` returns what stands for each in the results, or raises it.
+  template <typename Publish>
+  void publish_large(std::vector<Large>& large, pybind11::list& results, const Publish& publish);
+
   /// The first of many that expire are not left for the last: a lane is told of each full batch.
   void wake_in_time(std::size_t published, std::optional<double> timeout);
   RequestPtr make_request(const ParsedInputs& parsed, std::optional<double> timeout);
+  RequestPtr make_request(const ParsedInputs& parsed, const Delivery& delivery);
 
   /// All parts find room now, or none is published. No claim is held while waiting for another: two
   /// large requests that did would wait for each other.

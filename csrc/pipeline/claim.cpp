@@ -29,8 +29,8 @@ const std::vector<std::byte*>& Claim::inputs() const {
   return pipeline_->records_[unit_.slot].inputs;
 }
 
-void Claim::fill(std::size_t input, const std::byte* from, std::size_t bytes) const {
-  pipeline_->memory_.fill(input, inputs()[input], from, bytes);
+SlotFill Claim::filling(std::size_t input, const std::byte* from, std::size_t bytes) const {
+  return {inputs()[input], from, bytes, pipeline_->memory_.stores()};
 }
 
 void Claim::fill(std::vector<DeviceInput> inputs) {

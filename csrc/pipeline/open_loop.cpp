@@ -127,7 +127,7 @@ void OpenLoop::publish(std::size_t index, Nanoseconds arrival) {
     Claim claim =
         pipeline_->claim(sample.rows, sample.shapes, terms_.waits_for_room ? deadline : 0);
     for (std::size_t i = 0; i < sample.inputs.size(); ++i) {
-      claim.fill(i, sample.inputs[i], sample.bytes[i]);
+      fill_slot(claim.filling(i, sample.inputs[i], sample.bytes[i]));
     }
     const auto request = pipeline_->make_request(sample.rows, sample.has_batch_axis);
     request->arrival = arrival;

@@ -234,8 +234,8 @@ class Claim {
   const std::vector<std::byte*>& inputs() const;
   const std::vector<Shape>& shapes() const;
 
-  /// Fills an input from memory of the host.
-  void fill(std::size_t input, const std::byte* from, std::size_t bytes) const;
+  /// What fills an input from memory of the host.
+  SlotFill filling(std::size_t input, const std::byte* from, std::size_t bytes) const;
 
   /// Fills the inputs that lie on a GPU, one for each input of the model: from there, if the
   /// backend reads such memory when the batch runs, else now, waiting for it. Throws cuda::Error.

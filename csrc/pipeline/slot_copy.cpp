@@ -53,11 +53,19 @@ void stream(std::byte* to, const std::byte* from, std::size_t bytes) {
 
 #endif
 
-void copy(std::byte* to, const std::byte* from, std::size_t bytes, Stores stores) {
-  if (stores == Stores::kStreaming && bytes >= kStreamed) {
-    stream(to, from, bytes);
-  } else {
-    std::memcpy(to, from, bytes);
+/// Of all that is copied one after the other, bytes [begin, end).
+void copy(std::span<const SlotFill> fills, std::size_t begin, std::size_t end) {
+  std::size_t at = 0;
+  for (const SlotFill& fill : fills) {
+    const std::size_t first = std::clamp(begin, at, at + fill.bytes) - at;
+    const std::size_t bytes = std::clamp(end, at, at + fill.bytes) - at - first;
+    at += fill.bytes;
+    if (bytes == 0) continue;
+    if (fill.stores == Stores::kStreaming && bytes >= kStreamed) {
+      stream(fill.to + first, fill.from + first, bytes);
+    } else {
+      std::memcpy(fill.to + first, fill.from + first, bytes);
+    }
   }
 }
 
@@ -74,17 +82,17 @@ bool start(std::vector<std::jthread>& threads, const Work& work) {
 
 }  // namespace
 
-void copy_to_slot(std::byte* to, const std::byte* from, std::size_t bytes, Stores stores) {
-  if (bytes == 0) return;
+void fill_slots(std::span<const SlotFill> fills) {
+  std::size_t bytes = 0;
+  for (const SlotFill& fill : fills) bytes += fill.bytes;
   const std::size_t count = threads_for(bytes);
   const std::size_t each = (bytes / count + kPage - 1) / kPage * kPage;
   std::vector<std::jthread> threads;  // joined at the end
   std::size_t left = bytes;           // the last part is this thread's
-  while (threads.size() + 1 < count &&
-         start(threads, [=, at = left - each] { copy(to + at, from + at, each, stores); })) {
+  while (threads.size() + 1 < count && start(threads, [=] { copy(fills, left - each, left); })) {
     left -= each;
   }
-  copy(to, from, left, stores);
+  copy(fills, 0, left);
 }
 
 }  // namespace trtinfer::pipeline

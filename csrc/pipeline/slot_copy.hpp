@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
 
 namespace trtinfer::pipeline {
 
@@ -8,8 +9,18 @@ namespace trtinfer::pipeline {
 /// it.
 enum class Stores { kCached, kStreaming };
 
-/// Fills a slot from memory that does not overlap it; large ones by several threads, as one alone
-/// takes longer than a GPU takes to read it.
-void copy_to_slot(std::byte* to, const std::byte* from, std::size_t bytes, Stores stores);
+/// What is copied into a slot, which it does not overlap.
+struct SlotFill {
+  std::byte* to = nullptr;
+  const std::byte* from = nullptr;
+  std::size_t bytes = 0;
+  Stores stores = Stores::kCached;
+};
+
+/// Fills slots; with much by several threads, as one alone takes longer than a GPU takes to read
+/// it.
+void fill_slots(std::span<const SlotFill> fills);
+
+inline void fill_slot(const SlotFill& fill) { fill_slots({&fill, 1}); }
 
 }  // namespace trtinfer::pipeline

@@ -7,14 +7,11 @@
 
 #include "cuda/memory.hpp"
 #include "cuda/stream.hpp"
-#include "pipeline/slot_copy.hpp"
 
 namespace trtinfer::pipeline {
 namespace {
 
 constexpr std::size_t kPage = 4096;
-// An empty ring starts over, so that what lies at the start of the slots is in the caches, mostly.
-constexpr std::size_t kCached = 2 << 20;
 constexpr std::uint64_t kTooLarge = std::uint64_t{1} << 62;  // sums of it do not overflow
 
 std::size_t align(std::size_t bytes, std::size_t to) { return (bytes + to - 1) / to * to; }
@@ -77,13 +74,6 @@ void SlotMemory::locate(const ring::Ring& ring, ring::Unit unit, const std::vect
       offset += align(byte_count(inputs_[i].type, shapes[i]), ring::Arena::kAlignment);
     }
   }
-}
-
-void SlotMemory::fill(std::size_t input, std::byte* to, const std::byte* from,
-                      std::size_t bytes) const {
-  const std::byte* start = memory_.get() + (is_static_ ? base_[input] : 0);
-  const bool cached = !for_gpu_ || to + bytes <= start + kCached;
-  copy_to_slot(to, from, bytes, cached ? Stores::kCached : Stores::kStreaming);
 }
 
 }  // namespace trtinfer::pipeline

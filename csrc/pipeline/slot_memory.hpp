@@ -6,6 +6,7 @@
 #include <optional>
 #include <vector>
 
+#include "pipeline/slot_copy.hpp"
 #include "pipeline/tensor_spec.hpp"
 #include "ring/ring.hpp"
 
@@ -30,8 +31,8 @@ class SlotMemory {
   void locate(const ring::Ring& ring, ring::Unit unit, const std::vector<Shape>& shapes,
               std::vector<std::byte*>& pointers) const;
 
-  /// Copies to where `locate` found room for an input of a unit.
-  void fill(std::size_t input, std::byte* to, const std::byte* from, std::size_t bytes) const;
+  /// How to fill slots.
+  Stores stores() const { return for_gpu_ ? Stores::kStreaming : Stores::kCached; }
 
   bool is_static() const { return is_static_; }
   const std::vector<TensorSpec>& inputs() const { return inputs_; }
