@@ -77,11 +77,12 @@ def test_lanes(lanes: int) -> None:
             assert sum(wrong) == 0
 
 
-def test_large_batches() -> None:
-    xs = draw(2, 8, *SHAPE)
-    with opened(max_batch_size=8, tensorrt=TensorRtOptions(buckets=[8])) as session:
+@pytest.mark.parametrize("rows", [8, 64])  # 64 keep the GPU busy alone, so that they take turns
+def test_large_batches(rows: int) -> None:
+    xs = draw(2, rows, *SHAPE)
+    with opened(max_batch_size=rows, tensorrt=TensorRtOptions(buckets=[rows])) as session:
         alone = ask(session, xs)
-        futures = [session.submit(xs) for _ in range(64)]
+        futures = [session.submit(xs) for _ in range(8)]
         for _ in range(TIMES):
             np.testing.assert_array_equal(futures.pop(0).result()[resnet50.OUTPUT], alone)
             futures.append(session.submit(xs))

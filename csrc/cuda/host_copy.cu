@@ -95,6 +95,7 @@ __global__ void __launch_bounds__(kThreads) read_host(const HostRows* list) {
 }
 
 __global__ void __launch_bounds__(kThreads) write_host(HostWrites writes) {
+  const std::uint32_t run = writes.counters[1] + 1;  // no block changes it before all have read it
   for (std::uint32_t k = 0; k < writes.count; ++k) {
     // Both are allocations, so they are aligned.
     const auto& output = writes.outputs[k];
@@ -108,10 +109,13 @@ __global__ void __launch_bounds__(kThreads) write_host(HostWrites writes) {
   }
   __threadfence_system();
   __syncthreads();
-  if (threadIdx.x != 0 || atomicAdd(&writes.counters[0], 1) != gridDim.x - 1) return;
-  writes.counters[0] = 0;
-  const std::uint32_t run = ++writes.counters[1];
-  __threadfence_system();
+  if (threadIdx.x != 0) return;
+  if (gridDim.x > 1) {
+    if (atomicAdd(&writes.counters[0], 1) != gridDim.x - 1) return;
+    writes.counters[0] = 0;
+    __threadfence_system();
+  }
+  writes.counters[1] = run;
   *static_cast<volatile std::uint32_t*>(writes.ended) = run;
 }
 
