@@ -107,9 +107,9 @@ __global__ void __launch_bounds__(kThreads) write_host(HostWrites writes) {
       output.to[i] = output.from[i];
     }
   }
-  __threadfence_system();
   __syncthreads();
   if (threadIdx.x != 0) return;
+  __threadfence_system();  // behind the barrier: for what all threads wrote
   if (gridDim.x > 1) {
     if (atomicAdd(&writes.counters[0], 1) != gridDim.x - 1) return;
     writes.counters[0] = 0;

@@ -8,7 +8,7 @@
 namespace trtinfer::pipeline {
 namespace {
 
-constexpr ring::Nanoseconds kAskEvery = 20'000;
+constexpr ring::Nanoseconds kAskEvery = 200'000;
 
 }  // namespace
 

@@ -11,6 +11,7 @@ namespace trtinfer::ring {
 namespace {
 
 constexpr std::size_t kCacheLine = 64;
+constexpr std::size_t kMostUnripe = 16;  // shapes that are looked past, with the lock held
 
 std::size_t slots_offset() { return (sizeof(Header) + kCacheLine - 1) / kCacheLine * kCacheLine; }
 
@@ -195,9 +196,22 @@ void Ring::drop_expired(TakenBatch& batch, Nanoseconds now) {
   }
 }
 
-std::uint32_t Ring::first_in_line() const {
-  if (header_->nonempty == 0) return kNone;
-  return header_->published[31 - std::countl_zero(header_->nonempty)].first;
+bool Ring::choose(TakenBatch& batch, Nanoseconds now, std::uint32_t limit) {
+  if (limit == 0) return false;
+  batch.unripe.clear();
+  for (int index = kPriorities - 1; index >= 0; --index) {
+    for (std::uint32_t slot = header_->published[index].first; slot != kNone;
+         slot = slots_[slot].next) {
+      const std::uint64_t key = slots_[slot].shape_key;
+      if (std::find(batch.unripe.begin(), batch.unripe.end(), key) != batch.unripe.end()) continue;
+      if (collect(batch, slot, limit) || ripe(batch, slot, now)) return true;
+      batch.samples = 0;
+      batch.units.clear();
+      batch.unripe.push_back(key);
+      if (batch.unripe.size() == kMostUnripe) return false;
+    }
+  }
+  return false;
 }
 
 bool Ring::collect(TakenBatch& batch, std::uint32_t leader, std::uint32_t limit) {
@@ -216,13 +230,12 @@ bool Ring::collect(TakenBatch& batch, std::uint32_t leader, std::uint32_t limit)
   return false;
 }
 
-bool Ring::ripe(const TakenBatch& batch, std::uint32_t leader, Nanoseconds now,
-                Nanoseconds& at) const {
+bool Ring::ripe(TakenBatch& batch, std::uint32_t leader, Nanoseconds now) const {
   if (max_delay_ <= 0 || header_->closed) return true;
   Nanoseconds oldest = slots_[leader].arrival;
   for (const Unit& unit : batch.units) oldest = std::min(oldest, slots_[unit.slot].arrival);
-  at = oldest + max_delay_;
-  return now >= at;
+  batch.retry_at = std::min(batch.retry_at, oldest + max_delay_);
+  return now >= oldest + max_delay_;
 }
 
 std::uint32_t Ring::idle_lane() const {
@@ -247,14 +260,7 @@ bool Ring::take(TakenBatch& batch, Nanoseconds now, std::uint32_t limit) {
   std::lock_guard lock(header_->mutex);
   if (header_->nonempty == 0) return false;
   if (header_->with_deadline != 0) drop_expired(batch, now);
-  const std::uint32_t leader = first_in_line();
-  if (leader == kNone || header_->idle_lanes == 0 || limit == 0) return false;
-  const bool full = collect(batch, leader, std::min(limit, merge_limit_));
-  if (!full && !ripe(batch, leader, now, batch.retry_at)) {
-    batch.samples = 0;
-    batch.units.clear();
-    return false;
-  }
+  if (header_->idle_lanes == 0 || !choose(batch, now, std::min(limit, merge_limit_))) return false;
   for (const Unit& unit : batch.units) mark_taken(unit.slot);
   std::sort(batch.units.begin(), batch.units.end(),
             [](const Unit& a, const Unit& b) { return a.slot < b.slot; });

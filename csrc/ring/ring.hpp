@@ -39,13 +39,14 @@ enum class ClaimStatus { kClaimed, kFull, kClosed };
 
 /// What `take` hands to a lane. Reused from batch to batch, so that it allocates only once.
 struct TakenBatch {
-  std::uint32_t lane = kNone;     ///< kNone: nothing to run
-  std::uint32_t samples = 0;      ///< sum of the units' counts
-  std::vector<Unit> units;        ///< in slot order, so that neighbours are contiguous in memory
-  std::vector<Unit> expired;      ///< past their deadline: never run; the taker releases them too
-  Nanoseconds retry_at = kNever;  ///< when an unripe batch (max_delay) ripens
-  bool more = false;              ///< units are left for another lane that is idle
-  bool crowded = false;           ///< more than half of the slots, or of the arena, is in use
+  std::uint32_t lane = kNone;  ///< kNone: nothing to run
+  std::uint32_t samples = 0;   ///< sum of the units' counts
+  std::vector<Unit> units;     ///< in slot order, so that neighbours are contiguous in memory
+  std::vector<Unit> expired;   ///< past their deadline: never run; the taker releases them too
+  std::vector<std::uint64_t> unripe;  ///< shapes of batches that wait for company (max_delay)
+  Nanoseconds retry_at = kNever;      ///< when the first of those ripens
+  bool more = false;                  ///< units are left for another lane that is idle
+  bool crowded = false;               ///< more than half of the slots, or of the arena, is in use
 };
 
 /// Counts at one moment.
@@ -116,10 +117,13 @@ class Ring {
   void mark_taken(std::uint32_t slot);
   void unlink(std::uint32_t slot);
   void drop_expired(TakenBatch& batch, Nanoseconds now);
-  std::uint32_t first_in_line() const;
+  /// The batch of the first in line that is ripe. Those who wait for company let others pass, of
+  /// another shape, who do not.
+  bool choose(TakenBatch& batch, Nanoseconds now, std::uint32_t limit);
   /// True when the next unit in line finds no room in it.
   bool collect(TakenBatch& batch, std::uint32_t leader, std::uint32_t limit);
-  bool ripe(const TakenBatch& batch, std::uint32_t leader, Nanoseconds now, Nanoseconds& at) const;
+  /// Whether it need not wait for company any more; else notes until when.
+  bool ripe(TakenBatch& batch, std::uint32_t leader, Nanoseconds now) const;
   std::uint32_t idle_lane() const;
   bool is_crowded() const;
   bool is_idle() const;

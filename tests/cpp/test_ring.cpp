@@ -200,10 +200,27 @@ void waits_for_company_from_arrival_on() {
   publish(ring, {.arrival = 2000});
   publish(ring, {.arrival = 2001});
   CHECK((run_next(ring, 2001) == Slots{0, 1}));  // full: nothing to wait for
-  publish(ring, {.priority = 1, .arrival = 3050});
-  publish(ring, {.arrival = 3000, .shape_key = 1});
-  CHECK(!ring.take(batch, 3100) && batch.retry_at == 3150);
-  CHECK((run_next(ring, 3150) == Slots{0}));
+}
+
+void lets_others_pass_while_waiting_for_company() {
+  Ring ring({.capacity = 8, .max_batch_size = 2, .max_delay = 100});
+  publish(ring, {.priority = 1, .arrival = 1050});
+  publish(ring, {.arrival = 1000, .shape_key = 1});
+  TakenBatch batch;
+  CHECK(!ring.take(batch, 1090) && batch.retry_at == 1100 && batch.samples == 0);
+  CHECK((run_next(ring, 1100) == Slots{1}));  // is ripe
+  publish(ring, {.arrival = 1110, .shape_key = 2});
+  publish(ring, {.arrival = 1120, .shape_key = 2});
+  CHECK((run_next(ring, 1120) == Slots{2, 3}));  // are full
+  CHECK(!ring.take(batch, 1149) && batch.retry_at == 1150 && batch.units.empty());
+  CHECK((run_next(ring, 1150) == Slots{0}));
+}
+
+void lets_nobody_of_its_shape_pass() {
+  Ring ring({.capacity = 8, .max_batch_size = 4, .max_delay = 100});
+  publish(ring, {.priority = 1, .arrival = 1050});
+  publish(ring, {.arrival = 1000});
+  CHECK((run_next(ring, 1100) == Slots{0, 1}));  // the oldest of a batch ripens all of it
 }
 
 void waits_for_no_company_that_finds_no_room() {
@@ -380,6 +397,8 @@ int main() {
   merges_up_to_the_limit();
   joins_equal_shapes_only();
   waits_for_company_from_arrival_on();
+  lets_others_pass_while_waiting_for_company();
+  lets_nobody_of_its_shape_pass();
   waits_for_no_company_that_finds_no_room();
   hands_each_lane_one_batch();
   takes_a_lane_of_the_least_loaded_group();
