@@ -232,9 +232,50 @@ def test_large_inputs_find_room_or_are_refused_alone(negating_model):
         assert are_negated(session.infer_many(list(xs)), xs)
 
 
+class Frames:
+    """Arrays of one buffer, which is another array's as soon as the next is asked for."""
+
+    buffer = np.empty(WIDE, np.float32)
+
+    def __init__(self, x: np.ndarray) -> None:
+        self.x = x
+
+    def __array__(self, *_: object, **__: object) -> np.ndarray:
+        self.buffer[:] = self.x
+        return self.buffer
+
+
+def test_large_inputs_may_use_one_buffer_again(negating_model):
+    xs = rows(6)
+    with trtinfer.Session(negating_model, max_batch_size=8) as session:
+        assert are_negated(session.infer_many(map(Frames, xs)), xs)
+        futures = session.submit_many(map(Frames, xs))
+        assert are_negated([future.result(PATIENCE) for future in futures], xs)
+        mixed = [xs[0], Frames(xs[1]), {"x": xs[2]}, Frames(xs[3])]
+        assert are_negated(session.infer_many(mixed), xs[:4])
+
+
+def test_large_inputs_hold_no_room_while_others_are_read(negating_model):
+    xs = rows(8)
+
+    class Asks:
+        def __array__(self, *_: object, **__: object) -> np.ndarray:
+            return session.infer(xs[-1], timeout=PATIENCE)["y"]
+
+    with trtinfer.Session(negating_model, max_batch_size=8, capacity=8) as session:
+        outputs = session.infer_many([*xs, Asks()])
+        assert are_negated(outputs, [*xs, -xs[-1]])
+
+
+def test_large_inputs_of_many_rows_are_published_by_rows(negating_model):
+    xs = rows(96).reshape(6, 16, WIDE)
+    with trtinfer.Session(negating_model, max_batch_size=16, capacity=32) as session:
+        assert are_negated(session.infer_many(list(xs)), xs)
+
+
 def test_large_inputs_share_batches(negating_model):
     with trtinfer.Session(negating_model, max_batch_size=64, max_inflight=1) as session:
-        session.infer_many(list(rows(48)))
+        session.infer_many([{"x": row} for row in rows(48)])
         assert max(session.stats()["batch_sizes"]) > 1
 
 

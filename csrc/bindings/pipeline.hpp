@@ -65,25 +65,33 @@ class PipelineHandle {
  private:
   using RequestPtr = std::shared_ptr<pipeline::Request>;
 
-  /// A request of many whose inputs are large. They are copied together: each by itself would give
-  /// the GIL up, and wait for it again.
-  struct Large {
-    std::size_t index = 0;  // among the many
-    ParsedInputs parsed;
-    RequestPtr request;
-    pipeline::Claim claim;
+  /// Requests of many whose inputs are large, and not yet in the slots that are claimed for them.
+  /// They are copied together: each by itself would give the GIL up, and wait for it again.
+  struct Gathered {
+    struct Entry {
+      std::size_t index = 0;  // among the many
+      ParsedInputs parsed;
+      RequestPtr request;
+      pipeline::Claim claim;
+    };
+    std::vector<Entry> requests;
+    std::uint32_t rows = 0;
   };
 
   PendingRequest submit_parsed(const ParsedInputs& parsed, RequestPtr request,
                                const Delivery& delivery);
   PendingRequest watch(RequestPtr request);
   void match(pybind11::handle x, pybind11::handle convert, ParsedInputs& parsed) const;
-  /// Nothing if they are not large, or do not lie in host memory, or there is no room now.
-  std::optional<pipeline::Claim> claim_large(const ParsedInputs& parsed);
+  /// Whether `x` fits as it is and is read without any code of others.
+  bool match_plain(pybind11::handle x, ParsedInputs& parsed) const;
 
-  /// Fills them; `publish` returns what stands for each in the results, or raises it.
+  /// Adds a request, if its inputs are large and there is room now.
+  bool gather(std::size_t index, ParsedInputs& parsed, const RequestPtr& request,
+              Gathered& gathered);
+
+  /// Fills and publishes them: `publish` returns what stands for each in the results, or raises it.
   template <typename Publish>
-  void publish_large(std::vector<Large>& large, pybind11::list& results, const Publish& publish);
+  void publish_gathered(Gathered& gathered, pybind11::list& results, const Publish& publish);
 
   /// The first of many that expire are not left for the last: a lane is told of each full batch.
   void wake_in_time(std::size_t published, std::optional<double> timeout);

@@ -10,6 +10,13 @@ namespace {
 
 constexpr ring::Nanoseconds kAskEvery = 200'000;
 
+/// Whether it waits for others who have yet to write its inputs: for how long, nobody knows.
+bool reads_device_inputs(const Batch& batch) {
+  return std::any_of(batch.units.begin(), batch.units.end(), [](const BatchUnit& unit) {
+    return unit.device_inputs != nullptr && !unit.device_inputs->empty();
+  });
+}
+
 }  // namespace
 
 TensorRtLane::TensorRtLane(const TensorRtShared& shared, const std::vector<BucketEngine>& engines)
@@ -119,8 +126,8 @@ void TensorRtLane::launch(const Batch& batch, Bucket& bucket) {
     graph.launch(stream_);
     if (!shared_.options.keeps_outputs) writer_.expect();
   };
-  if (bucket.in_turn) {
-    if (images_ != nullptr) preprocess(bucket);
+  if (bucket.in_turn && images_ != nullptr) preprocess(bucket);
+  if (bucket.in_turn && !reads_device_inputs(batch)) {
     shared_.turns.take(stream_, computed_, start);
   } else {
     start();
