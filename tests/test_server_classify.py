@@ -77,7 +77,7 @@ def test_images_of_one_name_are_told_apart(served: Served) -> None:
     assert labels == {"a.png": "red", "a.png (2)": "blue", "image": "green"}
 
 
-@pytest.mark.parametrize("top_k", ["0", "-1", "x", "", "1e3", "9" * 50])
+@pytest.mark.parametrize("top_k", ["0", "-1", "x", "", "1e3", "9" * 50, "000000001" * 500])
 def test_other_numbers_of_labels_are_refused(served: Served, top_k: str) -> None:
     assert served.ask("POST", f"/classify?top_k={top_k}", PICTURES["red"])[0] == 400
 
@@ -122,6 +122,15 @@ def test_image_files_are_elements_of_a_bytes_tensor(served: Served) -> None:
         assert status == 200
         (output,) = json.loads(body)["outputs"]
         assert output["data"] == ["0.999909:0:red", "0.999909:2:blue"]
+
+
+@pytest.mark.parametrize("shape", [[1, 3], [1, 1, 3], [3, 2], [3, 0]])
+def test_image_files_in_another_shape_are_refused(served: Served, shape: list[int]) -> None:
+    data = ["no image"] * int(np.prod(shape))
+    inputs = [{"name": "images", "datatype": "BYTES", "shape": shape, "data": data}]
+    status, answer = served.ask_json("POST", "/v2/models/colors/infer", {"inputs": inputs})
+    assert status == 400
+    assert f"has the shape [-1, 1] (-1: any), {shape} was received" in answer["error"]
 
 
 def test_pixels_are_taken_as_a_tensor(served: Served) -> None:

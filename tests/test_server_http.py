@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
+import os
+import re
 import socket
 import time
 import zlib
@@ -12,14 +15,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from models import WEIGHTS, matmul_model, slow_model
+from models import WEIGHTS, matmul_model, slow_model, varying_model
 from serving import Served, read_response, serving
 from waiting import wait_until
+
+from trtinfer.errors import InputError
+from trtinfer.server.http import compression
 
 SAMPLE = np.arange(256, dtype=np.float32)
 RAW = {"Inference-Header-Content-Length": "0"}
 HEAD = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: x\r\nInference-Header-Content-Length: 0\r\n"
 WHOLE = HEAD + b"Content-Length: 1024\r\n\r\n" + SAMPLE.tobytes()
+PART = 128 << 10  # bytes that are unpacked at a time
 OFFER = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQ\r\n"
 
 
@@ -78,11 +85,29 @@ def test_pipelined_requests_are_answered_in_order(served: Served) -> None:
     with served.connect() as connection, connection.makefile("rb") as answers:
         connection.sendall(WHOLE + missing + WHOLE + b"GET /v2 HTTP/1.0\r\n\r\n")
         text = answers.read()
-    assert [int(text[i + 9 : i + 12]) for i in find_all(text, b"HTTP/1.1 ")] == [200, 404, 200, 200]
+    assert statuses_in(text) == [200, 404, 200, 200]
 
 
-def find_all(text: bytes, part: bytes) -> list[int]:
-    return [i for i in range(len(text)) if text.startswith(part, i)]
+def statuses_in(text: bytes) -> list[int]:
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", text)]
+
+
+def test_more_pipelined_requests_than_may_wait_are_refused_after_the_answers(
+    served: Served,
+) -> None:
+    with served.connect() as connection, connection.makefile("rb") as answers:
+        connection.sendall(WHOLE + b"GET /v2 HTTP/1.1\r\n\r\n" * 200)
+        text = answers.read()
+    statuses = statuses_in(text)
+    assert len(statuses) > 65
+    assert statuses == [200] * (len(statuses) - 1) + [429]
+
+
+def test_what_follows_whole_requests_takes_no_answer_from_them(served: Served) -> None:
+    with served.connect() as connection, connection.makefile("rb") as answers:
+        connection.sendall(WHOLE * 3 + b"nonsense\r\n\r\n")
+        text = answers.read()
+    assert statuses_in(text) == [200, 200, 200, 400]
 
 
 def test_a_request_may_come_byte_by_byte(served: Served) -> None:
@@ -114,6 +139,53 @@ def test_a_client_that_expects_100_is_told_to_go_on(served: Served) -> None:
         assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
         connection.sendall(SAMPLE.tobytes())
         assert read_response(connection)[0] == 200
+
+
+@pytest.mark.parametrize("offer", [b"", OFFER], ids=["plain", "offer"])
+def test_a_client_that_expects_100_is_told_after_the_answers_before(
+    served: Served, offer: bytes
+) -> None:
+    expecting = HEAD + offer + b"Expect: 100-continue\r\nContent-Length: 1024\r\n\r\n"
+    with served.connect() as connection:
+        connection.sendall(WHOLE * 2 + expecting)
+        text = receive_until_told_to_go_on(connection)
+        assert statuses_in(text) == [200, 200, 100]
+        connection.sendall(SAMPLE.tobytes())
+        status, body = read_response(connection)
+        assert status == 200
+        check_answer(body)
+        connection.sendall(expecting)
+        assert receive_until_told_to_go_on(connection) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        began = time.monotonic()
+        assert read_response(connection)[0] == 408
+        assert 0.3 < time.monotonic() - began < 1.6
+
+
+def receive_until_told_to_go_on(connection: socket.socket) -> bytes:
+    text = b""
+    while not text.endswith(b"HTTP/1.1 100 Continue\r\n\r\n"):
+        data = connection.recv(10_000)
+        assert data, text
+        text += data
+    return text
+
+
+def test_a_body_that_comes_unasked_is_not_asked_for(served: Served) -> None:
+    with served.connect() as connection, connection.makefile("rb") as answers:
+        expecting = HEAD + b"Expect: 100-continue\r\nContent-Length: 1024\r\n"
+        last = expecting + b"Connection: close\r\n\r\n" + SAMPLE.tobytes()
+        connection.sendall(WHOLE + expecting + b"\r\n" + SAMPLE.tobytes() + last)
+        text = answers.read()
+    assert statuses_in(text) == [200] * 3
+
+
+def test_the_rest_of_a_request_must_come_in_time_after_an_answer(served: Served) -> None:
+    with served.connect() as connection:
+        connection.sendall(WHOLE + WHOLE[:-1])
+        assert read_response(connection)[0] == 200
+        began = time.monotonic()
+        assert read_response(connection)[0] == 408
+        assert 0.3 < time.monotonic() - began < 1.6
 
 
 def test_a_client_that_expects_100_for_too_much_is_refused_at_once(served: Served) -> None:
@@ -230,7 +302,7 @@ def test_offers_may_be_pipelined(served: Served) -> None:
     with served.connect() as connection, connection.makefile("rb") as answers:
         connection.sendall(WHOLE + offer * 20 + WHOLE + last)
         text = answers.read()
-    assert [int(text[i + 9 : i + 12]) for i in find_all(text, b"HTTP/1.1 ")] == [200] * 23
+    assert statuses_in(text) == [200] * 23
     assert text.count(b"Connection: close") == 1
 
 
@@ -290,6 +362,82 @@ def test_bodies_may_be_compressed_both_ways(served: Served, encoding: str) -> No
 def test_bad_compressed_bodies_are_refused(served: Served, body: bytes) -> None:
     headers = {**RAW, "Content-Encoding": "gzip"}
     assert served.ask("POST", "/v2/models/m/infer", body, headers)[0] == 400
+
+
+@pytest.mark.parametrize("encoding", [b"gzip", b"deflate"])
+@pytest.mark.parametrize("size", [0, 1, PART - 1, PART, PART + 1, 3 * PART, 10 * PART])
+@pytest.mark.parametrize("random", [False, True])
+def test_every_part_of_a_compressed_body_is_read(encoding: bytes, size: int, random: bool) -> None:
+    data = np.random.default_rng(0).bytes(size) if random else bytes(size)
+    sent = (gzip.compress if encoding == b"gzip" else zlib.compress)(data)
+    assert b"".join(compression.decompress(sent, encoding)) == data
+    for wrong in (sent[:-1], sent + b"x", sent + bytes(PART), b""):
+        with pytest.raises(InputError):
+            list(compression.decompress(wrong, encoding))
+
+
+def test_compressed_bodies_are_held_at_the_size_that_they_unpack_to(tmp_path: Path) -> None:
+    def ask(body: bytes) -> tuple[int, bytes]:
+        headers = {"Content-Encoding": "gzip"}
+        return served.ask("POST", "/v2/repository/index", body, headers)[:2]
+
+    padded = {"ready": True, "padding": "x" * 600_000}
+    good = gzip.compress(json.dumps(padded).encode())
+    with serving({"m": matmul_model()}, tmp_path, max_held_bytes=1 << 20) as served:
+        for _ in range(3):
+            assert ask(good)[0] == 200
+            assert ask(good[:-1])[0] == 400
+            status, answer = ask(gzip.compress(bytes(2 << 20)))
+            assert status == 503
+            assert b"take all memory" in answer
+
+
+def test_a_connection_without_requests_keeps_no_body(tmp_path: Path) -> None:
+    size = 24 << 20
+    body = gzip.compress(json.dumps({"padding": "x" * size}).encode(), 1)
+    head = f"Host: x\r\nContent-Encoding: gzip\r\nContent-Length: {len(body)}\r\n\r\n"
+    request = b"POST /v2/repository/index HTTP/1.1\r\n" + head.encode() + body
+    with (
+        serving({"m": matmul_model()}, tmp_path, max_held_bytes=4 * size) as served,
+        contextlib.ExitStack() as stack,
+    ):
+        before = resident()
+        for _ in range(12):
+            connection = stack.enter_context(served.connect())
+            connection.sendall(request)
+            assert read_response(connection)[0] == 200
+        assert resident() - before < 6 * size
+
+
+def resident() -> int:
+    """Bytes of this process's memory."""
+    pages = Path("/proc/self/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGESIZE")
+
+
+def test_an_answer_that_was_read_slowly_leaves_the_next_request_its_time(tmp_path: Path) -> None:
+    size = 4 << 20
+    parameters = {"binary_data_size": 4 * size}
+    entry = {"name": "x", "datatype": "FP32", "shape": [1, size], "parameters": parameters}
+    large = json.dumps({"inputs": [entry], "parameters": {"binary_data_output": True}}).encode()
+    turns = np.float32(2_000_000)  # more than a second
+    models = {"large": varying_model(), "slow": slow_model()}
+    with serving(models, tmp_path, write_timeout=0.3) as served, served.connect() as connection:
+        connection.sendall(
+            inference("large", len(large), large + bytes(4 * size))
+            + inference("slow", 0, turns.tobytes())
+        )
+        connection.recv(1, socket.MSG_PEEK)
+        time.sleep(0.1)  # the rest of the answer finds no room
+        assert read_response(connection)[0] == 200
+        began = time.monotonic()
+        assert read_response(connection)[0] == 200
+        assert time.monotonic() - began > 1.0  # or the test says nothing
+
+
+def inference(model: str, length: int, body: bytes) -> bytes:
+    head = f"POST /v2/models/{model}/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+    return f"{head}Inference-Header-Content-Length: {length}\r\n\r\n".encode() + body
 
 
 def test_more_connections_than_allowed_are_closed(tmp_path: Path) -> None:

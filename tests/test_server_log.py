@@ -60,6 +60,12 @@ def test_both_protocols_tell_the_same(served: Served) -> None:
     assert {name: next(iter(value.values()), None) for name, value in told.items()} == answer
 
 
+def test_a_body_of_a_question_changes_no_setting(served: Served) -> None:
+    before = served.ask_json("GET", "/v2/logging")
+    assert served.ask_json("GET", "/v2/logging", {"log_verbose_level": 9}) == before
+    assert served.ask_json("GET", "/v2/logging") == before
+
+
 def test_the_logger_is_left_as_it_was(tmp_path: Path) -> None:
     before = logger.level, list(logger.filters)
     with serving({"m": matmul_model()}, tmp_path) as served:

@@ -17,7 +17,7 @@ import tritonclient.grpc
 import tritonclient.http
 from classification import picture, png, ultralytics
 from models import matmul_model
-from serving import Served, serving
+from serving import Served, read_response, serving
 from triton_clients import MODULES, client_of
 
 X = np.zeros((2, 256), np.float32)
@@ -197,6 +197,18 @@ def test_settings_that_cannot_be_are_refused_and_change_nothing(
         assert status == 400
         assert "trace setting" in answer["error"]
         assert served.ask_json("GET", "/v2/trace/setting") == before
+
+
+@pytest.mark.parametrize("path", ["/v2/trace/setting", "/v2/models/m/trace/setting"])
+def test_a_body_of_a_question_changes_no_setting(tmp_path: Path, path: str) -> None:
+    with traced(tmp_path) as served:
+        before = served.ask("GET", path)[:2]
+        with served.connect() as connection:
+            for body in (b'{"trace_rate": "7"}', b"{}", b"no JSON"):
+                head = f"GET {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+                connection.sendall(head.encode() + body)
+                assert read_response(connection) == before
+        assert served.ask("GET", path)[:2] == before
 
 
 def test_a_file_that_cannot_be_written_costs_traces_only(

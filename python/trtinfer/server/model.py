@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Coroutine, Iterable, Mapping, Sequence
@@ -214,7 +215,7 @@ class Model:
     async def _infer(self, request: InferenceRequest) -> InferenceAnswer:
         self._check_names(request)
         if self.session.recipe is not None:
-            images = _images(next(iter(request.inputs.values())))
+            images = _images(next(iter(request.inputs.values())), self._batched)
             return self._answer(request, await self._infer_images(images, request))
         arrays, samples = self._arrays(request.inputs)
         outputs = await self._run(arrays, samples, request)
@@ -307,10 +308,14 @@ def _check_tensor(tensor: Input, info: TensorInfo, batched: bool) -> None:
         raise InputError(f"the input {info.name!r} is {datatype}, {tensor.datatype} was received")
     wanted = (-1, *info.shape[1:]) if batched else info.shape
     if not fits(tensor.shape, wanted):
-        raise InputError(
-            f"the input {info.name!r} has the shape {list(wanted)} (-1: any), "
-            f"{list(tensor.shape)} was received"
-        )
+        raise _shape_error(tensor, wanted)
+
+
+def _shape_error(tensor: Input, wanted: Sequence[int]) -> InputError:
+    return InputError(
+        f"the input {tensor.name!r} has the shape {list(wanted)} (-1: any), "
+        f"{list(tensor.shape)} was received"
+    )
 
 
 def _text(tensor: Tensor) -> Array:
@@ -324,9 +329,12 @@ def _text(tensor: Tensor) -> Array:
     return array.reshape(tensor.shape)
 
 
-def _images(tensor: Input) -> list[object]:
+def _images(tensor: Input, batched: bool) -> list[object]:
     """Image files, or the pixels of one image."""
     if isinstance(tensor, Tensor) and tensor.datatype == BYTES:
+        wanted = (-1, 1) if batched else (1,)
+        if math.prod(tensor.shape[1:] if batched else tensor.shape) != 1:
+            raise _shape_error(tensor, wanted)
         return list(tensor.array.flat)
     shape = tensor.shape[1:] if len(tensor.shape) == 4 and tensor.shape[0] == 1 else tensor.shape
     if tensor.datatype != "UINT8" or len(shape) != 3 or shape[2] != 3:

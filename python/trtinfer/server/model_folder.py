@@ -7,6 +7,7 @@ folder/name/1/model.onnx        a version is a folder with a number
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,7 +103,8 @@ class Folder:
         if not name or name.startswith(".") or "/" in name or "\0" in name:
             return None
         folder = self.path / name
-        return FolderSource(folder, self.session_options) if folder.is_dir() else None
+        # Path.is_dir would raise where the name is longer than names of files may be.
+        return FolderSource(folder, self.session_options) if os.path.isdir(folder) else None
 
 
 def _configured(source: FolderSource, config: Any) -> FileSource:

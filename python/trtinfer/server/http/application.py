@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hmac
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import orjson
 
+from trtinfer.errors import InputError
 from trtinfer.server.errors import status_of
 from trtinfer.server.http import compression
 from trtinfer.server.http.message import Request, Response
@@ -20,6 +23,8 @@ from trtinfer.server.settings import LogSettings
 from trtinfer.server.state import ServerState
 
 logger = logging.getLogger("trtinfer")
+
+Result = TypeVar("Result")
 
 _OPEN_PATHS = frozenset({*PATHS, b"/v2/health/live", b"/v2/health/ready"})
 #: Answered however busy the server is, and while it drains.
@@ -51,7 +56,7 @@ class Application:
         try:
             handler = self._handler(request)
             if b"content-encoding" in request.headers:
-                request.body = await self._decompressed(request)
+                await self._decompress(request)
             if request.path in _UNCOUNTED_PATHS:
                 response = await handler(request)
             else:
@@ -84,14 +89,24 @@ class Application:
                 return _refuse_token
         return self._routes.find(request.method, request.path)
 
-    async def _decompressed(self, request: Request) -> bytes | bytearray:
+    async def _decompress(self, request: Request) -> None:
         encoding = request.headers[b"content-encoding"].lower()
         if encoding == b"identity":
-            return request.body
-        most = self._options.max_body_bytes
-        return await _maybe_off_loop(
-            len(request.body), lambda: compression.decompress(request.body, encoding, most)
-        )
+            return
+        most, sent = self._options.max_body_bytes, len(request.body)
+        body = bytearray()
+        more = functools.partial(next, compression.decompress(request.body, encoding), None)
+        try:
+            while (part := await _maybe_off_loop(sent + len(body), more)) is not None:
+                body += part
+                request.hold(len(part))
+                if len(body) > most:
+                    raise InputError(f"the body is more than {most} bytes when decompressed")
+        except Exception:  # a cancellation comes from a connection that holds nothing any more
+            request.hold(-len(body))
+            raise
+        request.hold(-sent)
+        request.body = body
 
     def _failure(self, error: Exception) -> Response:
         if isinstance(error, MethodError):
@@ -121,5 +136,5 @@ async def _compressed(response: Response, accepted: bytes) -> Response:
     return Response(response.status, (body,), response.content_type, headers, response.trace)
 
 
-async def _maybe_off_loop(size: int, work: Callable[[], bytes]) -> bytes:
+async def _maybe_off_loop(size: int, work: Callable[[], Result]) -> Result:
     return work() if size < _LARGE else await asyncio.to_thread(work)

@@ -99,7 +99,7 @@ def _named(images: Iterator[tuple[str, bytes | bytearray]]) -> dict[str, bytes |
 
 
 def _top_k(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text[:9]) <= 100_000:
+    if not text.isdecimal() or len(text) > 9 or not 1 <= int(text) <= 100_000:
         raise InputError(f"top_k is a number of labels, {text[:80]!r} was received")
     return int(text)
 

@@ -3,35 +3,42 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 
 from trtinfer.errors import InputError
 from trtinfer.server.http.message import Buffer
 
 _WINDOW = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
+_PART = 128 << 10  # bytes to read or to return at a time
 _LEVEL = 1  # tensors hardly shrink, and time matters
 #: Shorter bodies are sent as they are.
 SMALLEST = 1024
 
 
-def decompress(body: bytes | bytearray, encoding: bytes, most: int) -> bytes:
-    """Return what a body was before compression.
+def decompress(body: bytes | bytearray, encoding: bytes) -> Iterator[bytes]:
+    """Yield what a body was before compression, some 100 KiB at a time.
 
     Raises:
-        InputError: The encoding is unknown, the data is damaged, or it is more than ``most`` bytes.
+        InputError: The encoding is unknown, or the data is damaged.
     """
     window = _WINDOW.get(encoding.lower())
     if window is None:
         raise InputError(f"the content encoding {encoding.decode('latin-1')!r} is not supported")
     reader = zlib.decompressobj(window)
+    place = 0
     try:
-        data = reader.decompress(body, most + 1)
+        while place < len(body) and not reader.eof:
+            part = bytes(memoryview(body)[place : place + _PART])
+            place += len(part)
+            full = False  # then the reader may hold back more
+            while (part or full) and not reader.eof:
+                data = reader.decompress(part, _PART)
+                yield data
+                part, full = reader.unconsumed_tail, len(data) == _PART
     except zlib.error as error:
         raise InputError(f"the body cannot be decompressed: {error}") from None
-    if len(data) > most:
-        raise InputError(f"the body is more than {most} bytes when decompressed")
-    if not reader.eof or reader.unused_data:
+    if not reader.eof or reader.unused_data or place < len(body):
         raise InputError("the compressed body is truncated, or more follows it")
-    return data
 
 
 def choose(accepted: bytes) -> bytes | None:

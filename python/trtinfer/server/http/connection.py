@@ -13,6 +13,7 @@ from typing import cast
 import httptools
 
 from trtinfer import _core
+from trtinfer.server.errors import UnavailableError
 from trtinfer.server.http.message import Request, Response
 from trtinfer.server.options import ServerOptions
 from trtinfer.server.tracing import Tracer
@@ -27,6 +28,7 @@ _MAX_HEADERS = 100
 _MAX_PIPELINED = 64  # requests that wait for the answer to the one before
 _LINGER = 2.0  # seconds that a refused client has to read why
 _SWEEP = 0.5  # seconds between two looks at the deadlines
+_NO_ROOM = "the bodies of other requests take all memory: try again later"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 #: Left out where a request is parsed again; what expects to be told to go on has been.
 _OFFER = frozenset({b"connection", b"expect", b"http2-settings", b"upgrade"})
@@ -66,7 +68,9 @@ class Connection(asyncio.Protocol):
         self._in_message = False
         self._timeout: float | None = None  # of the phase that begins with the bytes at hand
         self._held = 0  # bytes of bodies that are read, wait or are under way
+        self._expects = False  # the client waits to be told to send the body
         self._refused = False
+        self._refusal: Response | None = None  # to be sent after the answers that are owed
         self._paused = False
         self._drained: asyncio.Future[None] | None = None
         self.deadline = math.inf
@@ -184,9 +188,11 @@ class Connection(asyncio.Protocol):
         headers = self._headers
         if int(headers.get(b"content-length", b"0")) > self._options.max_body_bytes:
             self._refuse_body()
-        elif not (self.busy or self._refused):
+        elif not self._refused:
             if headers.get(b"expect", b"").lower() == b"100-continue":
-                self._transport.write(_CONTINUE)
+                self._expects = True
+                if not self.busy:
+                    self._tell_to_go_on()
             self._timeout = self._options.body_timeout
 
     def on_body(self, part: bytes) -> None:
@@ -203,7 +209,7 @@ class Connection(asyncio.Protocol):
         if len(self._body) > self._options.max_body_bytes:
             self._refuse_body()
         elif self._connections.held > self._options.max_held_bytes:
-            self._refuse(503, "the bodies of other requests take all memory: try again later")
+            self._refuse(503, _NO_ROOM)
 
     def on_message_complete(self) -> None:
         """Hand the request to the application, or let it wait for the one before."""
@@ -215,11 +221,21 @@ class Connection(asyncio.Protocol):
         upgrade = parser.should_upgrade()
         if self._refused or (upgrade and b"upgrade" in self._headers):
             return  # the parser leaves out the body of an offer: see _parse
+        self._expects = False
         path, _, query = self._target.partition(b"?")
         keep_alive = parser.should_keep_alive() and not upgrade
         method = parser.get_method()
         self._requests.append(
-            Request(method, path, query, self._headers, self._body, keep_alive, self._began)
+            Request(
+                method,
+                path,
+                query,
+                self._headers,
+                self._body,
+                self._hold_within_limit,
+                keep_alive,
+                self._began,
+            )
         )
         self._body = b""
         if not self.busy:
@@ -240,35 +256,53 @@ class Connection(asyncio.Protocol):
             keep_alive = True
             while self._requests and keep_alive:
                 request = self._requests.popleft()
-                held = len(request.body)
                 response = await self._connections.application(request)
-                keep_alive = request.keep_alive and not (
-                    self._refused or self._connections.draining
-                )
-                self._hold(-held)
+                keep_alive = request.keep_alive and not self._connections.draining
+                self._hold(-len(request.body))
                 self._write(response.encode(keep_alive, request.method != b"HEAD"))
                 if self._drained is not None:
                     await self._drained
+                    self.deadline = math.inf
                 if response.trace is not None:
                     response.trace.note("HTTP_SEND_END")
                     response.trace.end()
+                del request, response  # or a connection would keep their bodies until the next
             self.busy = False
-            if not keep_alive:
+            if keep_alive and self._refusal is not None:
+                self._write(self._refusal.encode(keep_alive=False))
+            if self._refused or not keep_alive:
                 self._stop_reading()
                 return
+            self._tell_to_go_on()
             self._arrival = _core.LoopFuture(self._loop)
             self._await_request()
-            if self._paused:
-                self._paused = False
-                self._transport.resume_reading()
+            self._resume_reading()
 
     def _hold(self, size: int) -> None:
         self._held += size
         self._connections.held += size
 
+    def _hold_within_limit(self, size: int) -> None:
+        """Count bytes that a body has become more, or fewer.
+
+        Raises:
+            UnavailableError: All bodies together are too many.
+        """
+        self._hold(size)
+        if size > 0 and self._connections.held > self._options.max_held_bytes:
+            raise UnavailableError(_NO_ROOM)
+
+    def _tell_to_go_on(self) -> None:
+        if self._expects:
+            self._expects = False
+            self._write([_CONTINUE])
+
     def _await_request(self) -> None:
+        """Start to wait for the next request, or for the rest of it."""
         if not (self.busy or self._refused):
-            self.deadline = self._loop.time() + self._options.keep_alive
+            seconds = self._options.keep_alive if self._timeout is None else self._timeout
+            self.deadline = self._loop.time() + seconds
+            self._timeout = None
 
     def _write(self, buffers: list[bytes | memoryview]) -> None:
         if not self._transport.is_closing():
@@ -280,6 +314,11 @@ class Connection(asyncio.Protocol):
         if not self._paused and not self._transport.is_closing():
             self._paused = True
             self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
 
     def _refuse_headers(self) -> None:
         most = self._options.max_header_bytes
@@ -295,7 +334,7 @@ class Connection(asyncio.Protocol):
         self._refused = True
         response = self._connections.refuse(status, reason)
         if self.busy:
-            self._requests.clear()  # the answer to the one under way closes the connection
+            self._refusal = response
             return
         self._write(response.encode(keep_alive=False))
         self._stop_reading()
@@ -305,6 +344,7 @@ class Connection(asyncio.Protocol):
         self._refused = True
         if self.busy or self._transport.is_closing():
             return
+        self._resume_reading()
         sent = self._transport.get_write_buffer_size() == 0
         self.deadline = self._loop.time() + (_LINGER if sent else self._options.write_timeout)
         if self._transport.can_write_eof():

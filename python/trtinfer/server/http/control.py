@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 
 from trtinfer.errors import InputError
 from trtinfer.server.cuda_memory import CudaRegion
@@ -44,9 +45,9 @@ class ControlCalls:
         routes.add("POST", "/v2/cudasharedmemory/region/{name}/register", self._register_cuda)
         for path in ("/v2/trace/setting", "/v2/models/{name}/trace/setting"):
             routes.add("GET", path, self._trace_settings)
-            routes.add("POST", path, self._trace_settings)
+            routes.add("POST", path, self._change_trace_settings)
         routes.add("GET", "/v2/logging", self._log_settings)
-        routes.add("POST", "/v2/logging", self._log_settings)
+        routes.add("POST", "/v2/logging", self._change_log_settings)
 
     async def _index(self, request: Request) -> Response:
         ready = read_json(request.body).get("ready", False)
@@ -95,14 +96,23 @@ class ControlCalls:
         return Response()
 
     async def _trace_settings(self, request: Request, name: str = "") -> Response:
+        return self._updated_trace_settings({}, name)
+
+    async def _change_trace_settings(self, request: Request, name: str = "") -> Response:
+        return self._updated_trace_settings(read_json(request.body), name)
+
+    def _updated_trace_settings(self, changes: Mapping[str, object], name: str) -> Response:
         if name:
             self._repository.get(name)
-        settings = self._tracer.update(read_json(request.body), name)
+        settings = self._tracer.update(changes, name)
         return as_json(
             {key: values if key == "trace_level" else values[0] for key, values in settings.items()}
         )
 
     async def _log_settings(self, request: Request) -> Response:
+        return as_json(self._log.read())
+
+    async def _change_log_settings(self, request: Request) -> Response:
         return as_json(self._log.update(read_json(request.body)))
 
 

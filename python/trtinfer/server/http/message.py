@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from urllib.parse import parse_qsl
@@ -31,6 +31,7 @@ class Request:
         query: What follows the question mark.
         headers: By lower-case name.
         body: All of it.
+        hold: Counts bytes that the body has become more, or fewer; refuses more than is allowed.
         keep_alive: Whether the client may send another request on the connection.
         began: When its first byte came, as traces count time; 0 while nothing is traced.
     """
@@ -40,6 +41,7 @@ class Request:
     query: bytes
     headers: Mapping[bytes, bytes]
     body: bytes | bytearray
+    hold: Callable[[int], None]
     keep_alive: bool = True
     began: int = 0
 
