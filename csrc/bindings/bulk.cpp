@@ -62,9 +62,13 @@ void PipelineHandle::wake_in_time(std::size_t published, std::optional<double> t
   if (timeout && (published + 1) % pipeline_->max_batch_size() == 0) pipeline_->wake();
 }
 
-bool PipelineHandle::match_plain(py::handle x, ParsedInputs& parsed) const {
+template <typename PublishNow>
+bool PipelineHandle::read_next(py::handle x, py::handle convert, ParsedInputs& parsed,
+                               const PublishNow& publish_now) const {
   if (is_plain(x) && layout_->match(x, parsed)) return true;
   parsed = {};
+  publish_now();
+  match(x, convert, parsed);
   return false;
 }
 
@@ -116,11 +120,7 @@ py::list PipelineHandle::infer_many(const py::list& xs, py::handle convert,
   };
   const auto publish_next = [&](std::size_t i) -> py::object {
     ParsedInputs parsed;
-    const bool plain = match_plain(xs[i], parsed);
-    if (!plain) {
-      publish_now();
-      match(xs[i], convert, parsed);
-    }
+    const bool plain = read_next(xs[i], convert, parsed, publish_now);
     RequestPtr request = make_request(parsed, timeout);
     if (plain && gather(i, parsed, request, gathered)) return py::none();
     publish_now();
@@ -173,11 +173,7 @@ py::list PipelineHandle::submit_many(const py::list& xs, const py::list& cookies
   };
   const auto submit_next = [&](std::size_t i) -> py::object {
     ParsedInputs parsed;
-    const bool plain = match_plain(xs[i], parsed);
-    if (!plain) {
-      publish_now();
-      match(xs[i], convert, parsed);
-    }
+    const bool plain = read_next(xs[i], convert, parsed, publish_now);
     RequestPtr request = make_request(parsed, delivery);
     if (plain && gather(i, parsed, request, gathered)) return py::none();
     publish_now();

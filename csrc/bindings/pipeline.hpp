@@ -82,8 +82,10 @@ class PipelineHandle {
                                const Delivery& delivery);
   PendingRequest watch(RequestPtr request);
   void match(pybind11::handle x, pybind11::handle convert, ParsedInputs& parsed) const;
-  /// Whether `x` fits as it is and is read without any code of others.
-  bool match_plain(pybind11::handle x, ParsedInputs& parsed) const;
+  /// Reads one of many. False: code of others may have run for it, and before it `publish_now`.
+  template <typename PublishNow>
+  bool read_next(pybind11::handle x, pybind11::handle convert, ParsedInputs& parsed,
+                 const PublishNow& publish_now) const;
 
   /// Adds a request, if its inputs are large and there is room now.
   bool gather(std::size_t index, ParsedInputs& parsed, const RequestPtr& request,
