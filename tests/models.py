@@ -62,6 +62,14 @@ def several_model() -> bytes:
 
 
 @functools.cache
+def image_identity_model() -> bytes:
+    """Gives the network's input back, which shows what preprocessing and transfers made of it."""
+    node = helper.make_node("Mul", ["x", "one"], ["y"])
+    x, y = (tensor(name, ["n", 3, 224, 224]) for name in "xy")
+    return build([node], [x], [y], one=np.float32(1))
+
+
+@functools.cache
 def identity_model(element_type: int) -> bytes:
     """The output is the input, of any element type of whole bytes."""
     node = helper.make_node("Identity", ["x"], ["y"])

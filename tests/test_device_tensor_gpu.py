@@ -55,12 +55,6 @@ def doubling_model() -> bytes:
     return models.build([node], [x], [y])
 
 
-def image_identity_model() -> bytes:
-    node = helper.make_node("Mul", ["x", "one"], ["y"])
-    x, y = (models.tensor(name, ["n", 3, 224, 224]) for name in "xy")
-    return models.build([node], [x], [y], one=np.float32(1))
-
-
 def open_session(model: bytes, **more: object) -> trtinfer.Session:
     return trtinfer.Session(model, backend="tensorrt", max_batch_size=8, **more)
 
@@ -73,7 +67,7 @@ def session() -> Iterator[trtinfer.Session]:
 
 @pytest.fixture(scope="module")
 def image_session() -> Iterator[trtinfer.Session]:
-    with open_session(image_identity_model(), preprocess=RECIPE) as session:
+    with open_session(models.image_identity_model(), preprocess=RECIPE) as session:
         yield session
 
 
@@ -318,7 +312,7 @@ def test_they_are_fetched_when_the_gpu_has_failed():
     rng, gpu = np.random.default_rng(9), Gpu()
     images = [rng.integers(0, 256, (side, side, 3), np.uint8) for side in (300, 4000)]
     small, large = (torch.from_numpy(image).cuda() for image in images)
-    with open_session(image_identity_model(), preprocess=RECIPE, max_inflight=1) as session:
+    with open_session(models.image_identity_model(), preprocess=RECIPE, max_inflight=1) as session:
         np.testing.assert_array_equal(session.infer(small)["y"], RECIPE(images[0]))
         taken = gpu.fill()
         try:

@@ -30,13 +30,6 @@ def negated(length: int) -> bytes:
     )
 
 
-def identity() -> bytes:
-    """Gives the network's input back."""
-    node = helper.make_node("Mul", ["x", "one"], ["y"])
-    x, y = (models.tensor(name, ["n", 3, 224, 224]) for name in "xy")
-    return models.build([node], [x], [y], one=np.float32(1))
-
-
 def opened(model: bytes, **more: object) -> trtinfer.Session:
     return trtinfer.Session(model, backend="tensorrt", **more)
 
@@ -66,7 +59,7 @@ def test_images(size: tuple[int, int]) -> None:
     recipe = trtinfer.Recipe.named("torchvision")
     images = [reference.random_image(rng, *size, "noise") for _ in range(8)]
     right = [recipe(image) for image in images]
-    with opened(identity(), preprocess=recipe, max_batch_size=2) as session:
+    with opened(models.image_identity_model(), preprocess=recipe, max_batch_size=2) as session:
         for i in range(TIMES):
             answer = session.infer(images[i % len(images)])["y"]
             np.testing.assert_array_equal(answer, right[i % len(images)])

@@ -21,13 +21,6 @@ def options(precision: str = "fp32", **more: object) -> TensorRtOptions:
     return TensorRtOptions(build=BuildOptions(precision=precision), **more)
 
 
-def identity() -> bytes:
-    """A model that gives its input back shows what the kernel wrote."""
-    node = helper.make_node("Mul", ["x", "one"], ["y"])
-    x, y = (models.tensor(name, ["n", 3, 224, 224]) for name in "xy")
-    return models.build([node], [x], [y], one=np.float32(1))
-
-
 def on_gpu(model: object, precision: str = "fp32", **more: object) -> trtinfer.Session:
     return trtinfer.Session(model, backend="tensorrt", tensorrt=options(precision), **more)
 
@@ -74,7 +67,7 @@ def test_images_of_any_size_share_batches_and_give_the_answers_of_the_cpu():
 def test_preprocessing_in_a_session_is_bit_exact():
     recipe = trtinfer.Recipe.named("torchvision")
     images = [*pictures(20), reference.random_image(np.random.default_rng(1), 1080, 1920, "noise")]
-    with on_gpu(identity(), preprocess=recipe, max_batch_size=8) as gpu:
+    with on_gpu(models.image_identity_model(), preprocess=recipe, max_batch_size=8) as gpu:
         futures = [gpu.submit(image) for image in images]
         for image, future in zip(images, futures, strict=True):
             np.testing.assert_array_equal(future.result(30)["y"], recipe(image))
@@ -84,7 +77,9 @@ def test_images_of_the_sizes_of_the_batch_before_are_not_taken_for_it():
     recipe = trtinfer.Recipe.named("torchvision")
     rng = np.random.default_rng(2)
     sizes = [(300, 400), (300, 400), (400, 300), (300, 400), (2000, 3000), (400, 300), (300, 400)]
-    with on_gpu(identity(), preprocess=recipe, max_batch_size=4, max_inflight=1) as gpu:
+    with on_gpu(
+        models.image_identity_model(), preprocess=recipe, max_batch_size=4, max_inflight=1
+    ) as gpu:
         for count in (1, 3, 3, 1):
             for size in sizes:
                 images = [reference.random_image(rng, *size, "noise") for _ in range(count)]
