@@ -13,7 +13,7 @@ WEIGHTS = np.random.default_rng(1).standard_normal((256, 16), dtype=np.float32)
 TABLE = np.arange(40, dtype=np.float32).reshape(10, 4)
 
 #: What a row of `slow_model` holds to keep the backend busy for a while, and for a long while.
-BUSY, VERY_BUSY = 60_000.0, 300_000.0
+BUSY, VERY_BUSY = 200_000.0, 1_000_000.0
 
 Shape = list[int | str]
 

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 from classification import ultralytics
-from models import BUSY, VERY_BUSY, WEIGHTS, build, matmul_model, slow_model, tensor
+from models import BUSY, WEIGHTS, build, matmul_model, slow_model, tensor
 from onnx import helper
 from prometheus_client.parser import text_string_to_metric_families
 from serving import serving
@@ -110,11 +110,11 @@ class GrpcLoad:
             model_name="slow",
             id=str(next(self._numbers)),
             inputs=[{"name": "x", "datatype": "FP32", "shape": [1]}],
-            raw_input_contents=[np.float32(VERY_BUSY).tobytes()],
+            raw_input_contents=[np.float32(BUSY).tobytes()],
         )
 
     def note(self, answer: Any) -> None:
-        assert answer.raw_output_contents[0] == np.float32(2 * VERY_BUSY).tobytes()
+        assert answer.raw_output_contents[0] == np.float32(2 * BUSY).tobytes()
         self.answered.add(answer.id)
 
     def call(self) -> None:
