@@ -20,8 +20,9 @@ constexpr std::size_t kPage = 4096;
 constexpr std::size_t kStreamed = 32 << 10;  // bytes from which passing by the caches pays
 
 std::size_t threads_for(std::size_t bytes) {
-  const std::size_t cores = std::thread::hardware_concurrency();
-  return std::clamp<std::size_t>(bytes / kBytesEach, 1, std::clamp(cores / 2, 1UL, kMostThreads));
+  static const std::size_t most =  // asked once: it reads a file
+      std::clamp<std::size_t>(std::thread::hardware_concurrency() / 2, 1, kMostThreads);
+  return std::clamp<std::size_t>(bytes / kBytesEach, 1, most);
 }
 
 #ifdef __SSE2__
