@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import errno
-import socket
+import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from trtinfer.server.grpc.calls import Calls
 from trtinfer.server.grpc.messages import SERVICE, pool
 from trtinfer.server.options import ServerOptions
+
+if TYPE_CHECKING:
+    from trtinfer.server.grpc.core_server import CoreServer
+
+logger = logging.getLogger("trtinfer")
 
 for _file in (health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
     pool.AddSerializedFile(_file.serialized_pb)  # so that reflection finds them beside ours
@@ -22,19 +25,15 @@ for _file in (health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
-#: Servers behind the port. grpc.aio accepts one call at a time and goes round its loop for each;
-#: with several, calls of different connections come and go together, and cost a third less.
-_SERVERS = 8
-
-
 class Listener:
-    """gRPC servers around a table of calls; they share a port, and the kernel connections out."""
+    """A gRPC server around a table of calls."""
 
     def __init__(self, options: ServerOptions, calls: Calls) -> None:
         """Prepare to listen; nothing is open yet."""
         self._options = options
+        self._calls = calls
         self._health = health.aio.HealthServicer()
-        self._servers = [self._server(calls) for _ in range(_SERVERS)]
+        self._server: CoreServer | grpc.aio.Server | None = None
 
     async def start(self, port: int) -> int:
         """Listen and return the port.
@@ -42,14 +41,12 @@ class Listener:
         Raises:
             OSError: The port is taken.
         """
-        _check_free(self._options.host, port)
+        self._server = server = await self._open()
         try:
-            for server in self._servers:
-                port = self._listen(server, port)
+            port = self._listen(server, port)
         except RuntimeError as error:
             raise OSError(str(error)) from error
-        for server in self._servers:
-            await server.start()
+        await server.start()
         for name in ("", SERVICE):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         return port
@@ -60,20 +57,19 @@ class Listener:
 
     async def stop(self, seconds: float) -> None:
         """Refuse new calls and end the others, at the latest after some seconds."""
-        await asyncio.gather(*(server.stop(seconds) for server in self._servers))
+        if self._server is not None:
+            await self._server.stop(seconds)
 
-    def _server(self, calls: Calls) -> grpc.aio.Server:
-        options = self._options
-        server = grpc.aio.server(
-            options=_channel_options(options), maximum_concurrent_rpcs=options.max_requests
-        )
-        server.add_generic_rpc_handlers((calls.handler(),))
+    async def _open(self) -> CoreServer | grpc.aio.Server:
+        server = await _server(_channel_options(self._options), self._options.max_requests)
+        server.add_generic_rpc_handlers((self._calls.handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = (SERVICE, _HEALTH, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server, pool)
+        servicer = reflection.aio.ReflectionServicer(names, pool)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
         return server
 
-    def _listen(self, server: grpc.aio.Server, port: int) -> int:
+    def _listen(self, server: CoreServer | grpc.aio.Server, port: int) -> int:
         host = f"[{self._options.host}]" if ":" in self._options.host else self._options.host
         address = f"{host}:{port}"
         if self._options.certificate is None:
@@ -84,17 +80,22 @@ class Listener:
         return bound
 
 
-def _check_free(host: str, port: int) -> None:
-    """Raise an OSError if others listen there: they would get a share of the connections."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    for family, kind, protocol, _, address in found:
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # after a server that ended
-            try:
-                probe.bind(address)
-            except OSError as error:
-                if error.errno == errno.EADDRINUSE:
-                    raise
+async def _server(options: list[tuple[str, Any]], most: int) -> CoreServer | grpc.aio.Server:
+    """A server on grpcio's core, or grpcio's own where its core is not as it was."""
+    try:
+        from trtinfer.server.grpc import core_server
+
+        if await core_server.works():
+            return core_server.CoreServer(options, most)
+        reason = "a call was not answered"
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+    logger.warning(
+        "gRPC goes through grpc.aio, which costs twice as much: grpcio %s has another core (%s)",
+        grpc.__version__,
+        reason,
+    )
+    return grpc.aio.server(options=options, maximum_concurrent_rpcs=most)
 
 
 def _channel_options(options: ServerOptions) -> list[tuple[str, Any]]:
@@ -102,7 +103,7 @@ def _channel_options(options: ServerOptions) -> list[tuple[str, Any]]:
         ("grpc.max_receive_message_length", options.max_body_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_metadata_size", options.max_header_bytes),
-        ("grpc.so_reuseport", 1),
+        ("grpc.so_reuseport", 0),
         ("grpc.max_connection_idle_ms", int(options.keep_alive * 1000)),
     ]
 
