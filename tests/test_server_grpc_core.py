@@ -17,6 +17,7 @@ from serving import serving
 
 from trtinfer.server.grpc import core_call, core_server
 from trtinfer.server.grpc.core_server import CoreServer
+from trtinfer.server.grpc.messages import message
 
 MOST = 8  # calls at a time
 SECOND = 1.0
@@ -249,7 +250,7 @@ def test_another_core_leaves_calls_to_grpc_aio(
     known = {name: value for name, value in vars(core_call.cygrpc).items() if name != missing}
     monkeypatch.setattr(core_call, "cygrpc", types.SimpleNamespace(**known))
     monkeypatch.setattr(core_server, "_PATIENCE", 0.2)
-    service = pytest.importorskip("tritonclient.grpc.service_pb2")
+    request, response = message("ServerLiveRequest"), message("ServerLiveResponse")
     with (
         caplog.at_level(logging.WARNING, "trtinfer"),
         serving({"m": matmul_model()}, tmp_path, grpc_port=0) as served,
@@ -257,8 +258,8 @@ def test_another_core_leaves_calls_to_grpc_aio(
     ):
         live = channel.unary_unary(
             "/inference.GRPCInferenceService/ServerLive",
-            service.ServerLiveRequest.SerializeToString,
-            service.ServerLiveResponse.FromString,
+            request.SerializeToString,
+            response.FromString,
         )
-        assert live(service.ServerLiveRequest()).live
+        assert live(request()).live
     assert "has another core" in caplog.text

@@ -1,6 +1,6 @@
 """grpc.aio alone: answers the first request with the model, and all others with the same bytes.
 
-What a server that uses it, trtinfer among them, cannot be quicker than.
+What a server that uses it cannot be quicker than.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from network import Arguments, Network
 
 from trtinfer.server.grpc.messages import SERVICE, message
 
-#: Behind the port, as trtinfer has: with one, calls cost more.
+#: Behind the port: it accepts one call at a time, and with one server calls cost half as much again.
 SERVERS = 8
 
 

@@ -27,7 +27,8 @@ class CoreEvents:
         self.queue = cygrpc.CompletionQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._wait, name="trtinfer-grpc", daemon=True)
-        self._none_left = threading.Semaphore(0)
+        self._none_left = threading.Lock()  # taken while the loop takes events
+        self._none_left.acquire()
         self._closed = False
 
     def open(self) -> None:
@@ -53,7 +54,10 @@ class CoreEvents:
             event = self.queue.poll()
             if event.completion_type == cygrpc.CompletionType.queue_shutdown:
                 return
-            self._loop.call_soon_threadsafe(self._take, event)
+            try:
+                self._loop.call_soon_threadsafe(self._take, event)
+            except RuntimeError:
+                return  # the loop was closed, and with it the server given up
             self._none_left.acquire()
 
     def _take(self, event: Any) -> None:
