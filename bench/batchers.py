@@ -60,16 +60,12 @@ class Trtinfer:
     @contextmanager
     def threads(self) -> Iterator[Ask]:
         with trtinfer.Session(self._model, max_batch_size=MAX_BATCH_SIZE) as session:
-            yield lambda x: session.infer(x)["y"]
+            yield session.infer
 
     @contextmanager
     def tasks(self) -> Iterator[AsyncAsk]:
         with trtinfer.Session(self._model, max_batch_size=MAX_BATCH_SIZE) as session:
-
-            async def ask(x: Array) -> Array:
-                return (await session.ainfer(x))["y"]
-
-            yield ask
+            yield session.ainfer
 
 
 class Batched:

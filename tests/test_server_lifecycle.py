@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 from classification import ultralytics
-from models import BUSY, WEIGHTS, build, matmul_model, slow_model, tensor
+from models import BUSY, VERY_BUSY, WEIGHTS, build, matmul_model, slow_model, tensor
 from onnx import helper
 from prometheus_client.parser import text_string_to_metric_families
 from serving import serving
@@ -206,6 +206,28 @@ def test_a_signal_waits_for_a_stream_that_is_read_slowly(tmp_path: Path) -> None
                 assert np.frombuffer(data, np.float32).tolist() == [2.0] * size
             open_end.set()
         assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize("end", [b"", b"nonsense\r\n\r\n"], ids=["whole", "nonsense"])
+def test_what_waits_behind_a_request_is_answered_while_the_server_drains(
+    tmp_path: Path, end: bytes
+) -> None:
+    request = (
+        b"POST /v2/models/slow/infer HTTP/1.1\r\nHost: x\r\n"
+        b"Inference-Header-Content-Length: 0\r\nContent-Length: 4\r\n\r\n"
+    ) + np.float32(VERY_BUSY).tobytes()
+    live = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+    with serving({"slow": slow_model()}, tmp_path) as served:
+        with served.connect() as connection, connection.makefile("rb") as answers:
+            connection.sendall(request + live + request * 2 + live + request + end)
+            wait_until(lambda: b"requests_under_way 1\n" in served.ask("GET", "/metrics")[1])
+            served.begin_stop()
+            text = answers.read()
+    heads = re.findall(rb"HTTP/1\.1 (\d{3}) (.*?)\r\n\r\n", text, re.DOTALL)
+    expected = [b"200", b"200", b"503", b"503", b"200", b"503"] + [b"400"] * bool(end)
+    assert [status for status, _ in heads] == expected
+    closing = [b"Connection: close" in head for _, head in heads]
+    assert closing == [False] * (len(heads) - 1) + [True]
 
 
 def test_readiness_turns_off_before_requests_are_refused(tmp_path: Path) -> None:
