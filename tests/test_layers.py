@@ -103,6 +103,7 @@ SERVER_ORDER = [
     "metadata",
     "statistics",
     "metrics",
+    "gpu_metrics",
     "source",
     "grpc.__init__",
     "grpc.messages",

@@ -14,11 +14,11 @@ _DURATIONS = ("queue", "compute_input", "compute_infer", "compute_output")
 
 
 def render(models: Iterable[Model], server: Iterable[tuple[str, str, Labels, float]]) -> str:
-    """Return the metrics of models, and those of the server itself.
+    """Return the metrics of models, and others.
 
     Args:
         models: Those that are loaded.
-        server: Name, help, labels and value of each of the server's own counters.
+        server: Name, help, labels and value of what else is told: of the server, of GPUs.
     """
     families = Families()
     for model in models:
@@ -26,7 +26,7 @@ def render(models: Iterable[Model], server: Iterable[tuple[str, str, Labels, flo
         _add_triton(families, labels, model)
         families.add_session(labels, model.session.stats())
     for name, text, where, value in server:
-        kind = "counter" if name.endswith("_total") else "gauge"
+        kind = "counter" if name.endswith(("_total", "_consumption")) else "gauge"
         families.get(name, kind, text).add(where, value)
     return "".join(f"{line}\n" for family in families.all() for line in _lines(family))
 

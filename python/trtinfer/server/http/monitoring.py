@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from trtinfer.server import gpu_metrics
 from trtinfer.server.grpc.calls import Calls
 from trtinfer.server.http.application import Application
 from trtinfer.server.http.connection import Connections
@@ -48,5 +50,6 @@ class MonitoringCall:
         routes.add("GET", "/metrics", self._metrics)
 
     async def _metrics(self, request: Request) -> Response:
-        text = render(self._repository, self._counters.read())
+        gpus = await asyncio.to_thread(lambda: list(gpu_metrics.read()))
+        text = render(self._repository, [*self._counters.read(), *gpus])
         return Response(200, (text.encode(),), CONTENT_TYPE)
