@@ -217,12 +217,15 @@ def test_what_waits_behind_a_request_is_answered_while_the_server_drains(
         b"Inference-Header-Content-Length: 0\r\nContent-Length: 4\r\n\r\n"
     ) + np.float32(VERY_BUSY).tobytes()
     live = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
-    with serving({"slow": slow_model()}, tmp_path) as served:
-        with served.connect() as connection, connection.makefile("rb") as answers:
-            connection.sendall(request + live + request * 2 + live + request + end)
-            wait_until(lambda: b"requests_under_way 1\n" in served.ask("GET", "/metrics")[1])
-            served.begin_stop()
-            text = answers.read()
+    with (
+        serving({"slow": slow_model()}, tmp_path) as served,
+        served.connect() as connection,
+        connection.makefile("rb") as answers,
+    ):
+        connection.sendall(request + live + request * 2 + live + request + end)
+        wait_until(lambda: b"requests_under_way{} 1\n" in served.ask("GET", "/metrics")[1])
+        served.begin_stop()
+        text = answers.read()
     heads = re.findall(rb"HTTP/1\.1 (\d{3}) (.*?)\r\n\r\n", text, re.DOTALL)
     expected = [b"200", b"200", b"503", b"503", b"200", b"503"] + [b"400"] * bool(end)
     assert [status for status, _ in heads] == expected

@@ -172,7 +172,10 @@ def model_of_size() -> bytes:
         ("version_policy { specific { versions: [7] } }", "version 7 is not there"),
         ('default_model_filename: "../../../secret.onnx"', "within the repository"),
         ('default_model_filename: "/etc/passwd"', "within the repository"),
-        ('default_model_filename: "other.onnx"', "has no other.onnx"),
+        ('default_model_filename: "other.onnx"', "'other.onnx'.*No such file"),
+        ('parameters { key: "recipe" value { string_value: "x" } }', "config.pbtxt: .*recipe"),
+        ("max_batch_size: 2000000000", "config.pbtxt: .*batch"),
+        ("instance_group { count: 2000000000 }", "config.pbtxt: .*inflight"),
     ],
 )
 def test_configurations_that_cannot_be_followed_are_refused(
@@ -183,6 +186,38 @@ def test_configurations_that_cannot_be_followed_are_refused(
     put(folder, "m", identity_model(FLOAT), config=config)
     with pytest.raises(ModelError, match=reason):
         FolderSource(folder / "m", CPU).open()
+
+
+@pytest.mark.parametrize("option", ["default_model_filename", "label_filename"])
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("x" * 300, "name too long"),
+        ("x/" * 3000, "No such file"),
+        (r"a\000b", "embedded null"),
+        ("../../../secret.txt", "out of the repository"),
+        ("/etc/passwd", "out of the repository"),
+        (".", "no file"),
+        ("missing", "No such file"),
+    ],
+    ids=["long", "deep", "null", "up", "absolute", "folder", "missing"],
+)
+def test_a_load_is_refused_where_a_name_of_a_file_cannot_be_followed(
+    tmp_path: Path, option: str, name: str, reason: str
+) -> None:
+    folder = Folder(tmp_path / "models" / "repository", CPU)
+    put(folder.path, "good", identity_model(FLOAT))
+    for place in (tmp_path, tmp_path / "models"):
+        (place / "secret.txt").write_bytes(b"secret")
+    named = f'{option}: "{name}"'
+    config = named if option == "default_model_filename" else f"output [ {{ {named} }} ]"
+    with serving_sources(list(folder.sources()), allow_repository_control=True) as served:
+        put(folder.path, "good", identity_model(FLOAT), config=config)
+        status, answer = served.ask_json("POST", "/v2/repository/models/good/load")
+        assert status == 400
+        assert option in answer["error"]
+        assert reason in answer["error"]
+        assert ask(served, "good") == 1.5
 
 
 def test_a_link_out_of_the_repository_is_not_followed(tmp_path: Path) -> None:

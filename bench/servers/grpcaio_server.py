@@ -13,7 +13,7 @@ from network import Arguments, Network
 
 from trtinfer.server.grpc.messages import SERVICE, message
 
-#: Behind the port: it accepts one call at a time, and with one server calls cost half as much again.
+#: Behind the port: each accepts one call at a time; with one, calls cost half as much again.
 SERVERS = 8
 
 

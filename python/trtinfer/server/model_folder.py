@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trtinfer.errors import ModelError
+from trtinfer.errors import ModelError, TrtInferError
 from trtinfer.server import model_config
 from trtinfer.server.model import Model
 from trtinfer.server.source import FileSource, open_model
@@ -56,9 +56,11 @@ class FolderSource:
                 path = self._file(version, config.default_model_filename)
                 models.append(open_model(dataclasses.replace(source, path=path), version))
                 _check_tensors(config, models[-1])
-        except BaseException:
+        except BaseException as error:
             for model in models:
                 model.close()
+            if isinstance(error, ValueError) and not isinstance(error, TrtInferError):
+                raise ModelError(f"{self.folder / _CONFIG}: {error}") from error
             raise
         return models
 
@@ -72,11 +74,36 @@ class FolderSource:
 
     def _file(self, version: str, name: str) -> Path:
         folder = self.folder / version
-        for candidate in (name,) if name else _FILES:
+        if name:
+            return self.named_file("default_model_filename", folder, name)
+        for candidate in _FILES:
             path = (folder / candidate).resolve()
-            if path.is_file() and path.is_relative_to(self.folder.parent.resolve()):
+            if self._has(path):
                 return path
-        raise ModelError(f"{folder} has no {name or ' or '.join(_FILES)} within the repository")
+        raise ModelError(f"{folder} has no {' or '.join(_FILES)} within the repository")
+
+    def named_file(self, option: str, folder: Path, name: str) -> Path:
+        """Return the file that an option of the configuration names, from a folder on.
+
+        Raises:
+            ModelError: It is not there, or not within the repository.
+        """
+        reason = "it is no file, or out of the repository"
+        try:
+            path = Path(os.path.realpath(folder / name, strict=True))
+            if self._has(path):
+                return path
+        except OSError as error:
+            reason = str(error.strerror)
+        except ValueError as error:  # a null byte
+            reason = str(error)
+        raise ModelError(
+            f"{option} is {name[:80]!r}, which {folder} does not have within the repository: "
+            f"{reason}"
+        )
+
+    def _has(self, path: Path) -> bool:
+        return path.is_file() and path.is_relative_to(self.folder.parent.resolve())
 
 
 @dataclass(frozen=True)
@@ -121,7 +148,7 @@ def _configured(source: FolderSource, config: Any) -> FileSource:
     return FileSource(
         name=source.name,
         recipe=config.parameters[_RECIPE].string_value or None,
-        labels=source.folder / Path(labels).name if labels else None,
+        labels=source.named_file("label_filename", source.folder, labels) if labels else None,
         timeout=policy.default_timeout_microseconds / 1e6 or None,
         queue_limit=policy.max_queue_size or None,
         session_options=options,

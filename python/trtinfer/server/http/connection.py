@@ -257,7 +257,8 @@ class Connection(asyncio.Protocol):
             while self._requests and keep_alive:
                 request = self._requests.popleft()
                 response = await self._connections.application(request)
-                keep_alive = request.keep_alive and not self._connections.draining
+                owes = bool(self._requests) or self._refusal is not None
+                keep_alive = request.keep_alive and (owes or not self._connections.draining)
                 self._hold(-len(request.body))
                 self._write(response.encode(keep_alive, request.method != b"HEAD"))
                 if self._drained is not None:
@@ -373,7 +374,7 @@ class Connections:
         application: What answers requests; raises nothing but cancellation.
         refuse: Makes a response of a status code and a reason.
         tracer: Says whether anything is traced.
-        draining: Whether connections end after the answer to the request under way.
+        draining: Whether connections end once what they have received whole is answered.
         held: Bytes of all bodies in memory.
     """
 
