@@ -86,7 +86,7 @@ def test_without_a_driver_there_is_nothing_to_tell(
 
 @pytest.mark.gpu
 def test_the_driver_of_this_machine_is_asked() -> None:
-    values = {(name, labels["gpu_uuid"]): value for name, _, labels, value in gpu_metrics.read()}
+    values = {(read.name, read.labels["gpu_uuid"]): read.value for read in gpu_metrics.read()}
     names = {name for name, _ in values}
     assert {"nv_gpu_utilization", "nv_gpu_memory_total_bytes", "nv_gpu_power_usage"} <= names
     for (name, uuid), value in values.items():

@@ -4,53 +4,61 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
+
+from trtinfer.server.metrics import Reading
 
 logger = logging.getLogger("trtinfer")
 
-#: Name, help, and how to read the value of a device from the driver's library (NVML).
-_READINGS: tuple[tuple[str, str, Callable[[Any, Any], float]], ...] = (
+#: Name, kind, help, and how to read the value of a device from the driver's library (NVML).
+_READINGS: tuple[tuple[str, str, str, Callable[[Any, Any], float]], ...] = (
     (
         "nv_gpu_utilization",
+        "gauge",
         "Part of the last sample period in which kernels ran, 0 to 1",
         lambda nvml, gpu: nvml.nvmlDeviceGetUtilizationRates(gpu).gpu / 100,
     ),
     (
         "nv_gpu_memory_total_bytes",
+        "gauge",
         "Memory of the GPU",
         lambda nvml, gpu: nvml.nvmlDeviceGetMemoryInfo(gpu).total,
     ),
     (
         "nv_gpu_memory_used_bytes",
+        "gauge",
         "Memory that is in use, by all processes",
         lambda nvml, gpu: nvml.nvmlDeviceGetMemoryInfo(gpu).used,
     ),
     (
         "nv_gpu_power_usage",
+        "gauge",
         "Power in watts",
         lambda nvml, gpu: nvml.nvmlDeviceGetPowerUsage(gpu) / 1e3,
     ),
     (
         "nv_gpu_power_limit",
+        "gauge",
         "Power limit in watts",
         lambda nvml, gpu: nvml.nvmlDeviceGetEnforcedPowerLimit(gpu) / 1e3,
     ),
     (
         "nv_energy_consumption",
+        "counter",
         "Energy in joules since the driver was loaded",
         lambda nvml, gpu: nvml.nvmlDeviceGetTotalEnergyConsumption(gpu) / 1e3,
     ),
 )
 
 
-def read() -> Iterator[tuple[str, str, Mapping[str, str], float]]:
-    """Yield name, help, labels and value of each reading; none without a driver. Blocks."""
+def read() -> Iterator[Reading]:
+    """Yield what is known of each GPU, nothing without a driver; blocks."""
     nvml, gpus = _open()
     for uuid, gpu in gpus.items():
-        for name, text, value in _READINGS:
+        for name, kind, text, value in _READINGS:
             try:
-                yield name, text, {"gpu_uuid": uuid}, value(nvml, gpu)
+                yield Reading(name, kind, text, {"gpu_uuid": uuid}, value(nvml, gpu))
             except nvml.NVMLError as error:  # not every GPU tells everything
                 logger.debug("%s of %s cannot be read: %s", name, uuid, error)
 

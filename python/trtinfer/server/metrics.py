@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from trtinfer.metric_families import Families, Family, Labels
 from trtinfer.server.model import Model
@@ -13,21 +14,26 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _DURATIONS = ("queue", "compute_input", "compute_infer", "compute_output")
 
 
-def render(models: Iterable[Model], server: Iterable[tuple[str, str, Labels, float]]) -> str:
-    """Return the metrics of models, and others.
+class Reading(NamedTuple):
+    """A value of a counter or gauge that belongs to no model."""
 
-    Args:
-        models: Those that are loaded.
-        server: Name, help, labels and value of what else is told: of the server, of GPUs.
-    """
+    name: str
+    kind: str
+    help: str
+    labels: Labels
+    value: float
+
+
+def render(models: Iterable[Model], readings: Iterable[Reading]) -> str:
+    """Return the metrics of the models that are loaded, and what else is told."""
     families = Families()
     for model in models:
         labels = {"model": model.name, "version": model.version}
         _add_triton(families, labels, model)
         families.add_session(labels, model.session.stats())
-    for name, text, where, value in server:
-        kind = "counter" if name.endswith(("_total", "_consumption")) else "gauge"
-        families.get(name, kind, text).add(where, value)
+    for reading in readings:
+        family = families.get(reading.name, reading.kind, reading.help)
+        family.add(reading.labels, reading.value)
     return "".join(f"{line}\n" for family in families.all() for line in _lines(family))
 
 

@@ -45,7 +45,7 @@ class Call:
         if handler.request_streaming:
             self._serve(None)
         else:
-            self._receive(self._on_request)
+            self._start(self._on_request, cygrpc.ReceiveMessageOperation(_NO_FLAGS))
 
     # --- What handlers see ------------------------------------------------------------------------
 
@@ -69,10 +69,8 @@ class Call:
         Raises:
             CancelledError: The client is gone.
         """
-        sent = asyncio.get_running_loop().create_future()
-        operations = (*self._beginning(), self._message(response))
-        started = self._start(lambda event: _resolve(sent, event.success), *operations)
-        if not started or not await sent:
+        event = await self._done(*self._beginning(), self._message(response))
+        if not event.success:
             raise asyncio.CancelledError
 
     # --- Serving ----------------------------------------------------------------------------------
@@ -111,17 +109,16 @@ class Call:
 
     async def _requests(self) -> AsyncIterator[Any]:
         while True:
-            received = asyncio.get_running_loop().create_future()
-            tag = functools.partial(_resolve_with_message, received)
-            if not self._receive(tag):
-                raise asyncio.CancelledError
-            request = await received
+            event = await self._done(cygrpc.ReceiveMessageOperation(_NO_FLAGS))
+            request = _message_of(event)
             if request is None:
                 return
             yield self._read(request)
 
     def _on_request(self, event: Any) -> None:
         request = _message_of(event)
+        if self._gone:
+            return
         if request is not None:
             self._serve(request)
         else:
@@ -140,8 +137,16 @@ class Call:
     def _start(self, tag: Callable[[Any], object], *operations: Any) -> bool:
         return self._events.start(self._core, operations, tag)
 
-    def _receive(self, tag: Callable[[Any], object]) -> bool:
-        return self._start(tag, cygrpc.ReceiveMessageOperation(_NO_FLAGS))
+    async def _done(self, *operations: Any) -> Any:
+        """Wait for operations and return their event.
+
+        Raises:
+            CancelledError: It is too late for them.
+        """
+        done = asyncio.get_running_loop().create_future()
+        if not self._start(functools.partial(_resolve, done), *operations):
+            raise asyncio.CancelledError
+        return await done
 
     def _end(self, *last: Any) -> None:
         """Send the status, behind a last message."""
@@ -182,13 +187,9 @@ def _message_of(event: Any) -> bytes | None:
     return message
 
 
-def _resolve(future: asyncio.Future[Any], result: object) -> None:
+def _resolve(future: asyncio.Future[Any], event: Any) -> None:
     if not future.done():
-        future.set_result(result)
-
-
-def _resolve_with_message(future: asyncio.Future[bytes | None], event: Any) -> None:
-    _resolve(future, _message_of(event))
+        future.set_result(event)
 
 
 def _ignore(event: Any) -> None:

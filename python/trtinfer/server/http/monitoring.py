@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from trtinfer.server import gpu_metrics
@@ -12,7 +12,7 @@ from trtinfer.server.http.application import Application
 from trtinfer.server.http.connection import Connections
 from trtinfer.server.http.message import Request, Response
 from trtinfer.server.http.routes import Routes
-from trtinfer.server.metrics import CONTENT_TYPE, render
+from trtinfer.server.metrics import CONTENT_TYPE, Reading, render
 from trtinfer.server.repository import Repository
 from trtinfer.server.state import ServerState
 
@@ -26,15 +26,18 @@ class ServerCounters:
     connections: Connections
     calls: Calls
 
-    def read(self) -> Iterator[tuple[str, str, Mapping[str, str], float]]:
-        """Yield name, help, labels and value of each counter."""
+    def read(self) -> Iterator[Reading]:
+        """Yield what is counted."""
+        name, text = "trtinfer_http_responses_total", "Responses by status"
         for status, count in sorted(self.application.responses.items()):
-            labels = {"status": str(status)}
-            yield "trtinfer_http_responses_total", "Responses by status", labels, count
+            yield Reading(name, "counter", text, {"status": str(status)}, count)
+        name, text = "trtinfer_grpc_responses_total", "Calls by status"
         for code, count in sorted(self.calls.responses.items()):
-            yield "trtinfer_grpc_responses_total", "Calls by status", {"status": code}, count
-        yield "trtinfer_http_connections", "Open connections", {}, len(self.connections)
-        yield "trtinfer_requests_under_way", "Requests without answer", {}, self.state.under_way
+            yield Reading(name, "counter", text, {"status": code}, count)
+        name, text = "trtinfer_http_connections", "Open connections"
+        yield Reading(name, "gauge", text, {}, len(self.connections))
+        name, text = "trtinfer_requests_under_way", "Requests without answer"
+        yield Reading(name, "gauge", text, {}, self.state.under_way)
 
 
 class MonitoringCall:
