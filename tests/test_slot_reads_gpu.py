@@ -34,6 +34,23 @@ def opened(model: bytes, **more: object) -> trtinfer.Session:
     return trtinfer.Session(model, backend="tensorrt", **more)
 
 
+def test_several_inputs() -> None:
+    shapes = {"a": 40_000, "b": 3, "c": 16_387}
+    nodes = [helper.make_node("Neg", [name], [f"-{name}"]) for name in shapes]
+    inputs = [models.tensor(name, ["n", length]) for name, length in shapes.items()]
+    outputs = [models.tensor(f"-{name}", ["n", length]) for name, length in shapes.items()]
+    rng = np.random.default_rng(7)
+    xs = [
+        {name: rng.standard_normal(length, np.float32) for name, length in shapes.items()}
+        for _ in range(8)
+    ]
+    with opened(models.build(nodes, inputs, outputs), max_batch_size=2) as session:
+        for i in range(TIMES):
+            answers = session.infer(xs[i % len(xs)])
+            for name, x in xs[i % len(xs)].items():
+                np.testing.assert_array_equal(answers[f"-{name}"], -x)
+
+
 @pytest.mark.parametrize("length", [16380, 16384, 16385, 50_003, 75_264, 262_144, 262_148])
 def test_tensors(length: int) -> None:
     rng = np.random.default_rng(length)
