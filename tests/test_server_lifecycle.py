@@ -178,10 +178,36 @@ def test_a_signal_ends_it_without_losing_a_call_or_an_answer_of_a_stream(tmp_pat
     assert len(load.ends) == 6
 
 
-def test_a_signal_waits_for_a_stream_that_is_read_slowly(tmp_path: Path) -> None:
-    model, count, size = tmp_path / "double.onnx", 8, 1 << 18
+def doubling(size: int, folder: Path) -> Path:
+    model = folder / "double.onnx"
     x, y = (tensor(name, ["n", size]) for name in "xy")
     model.write_bytes(build([helper.make_node("Add", ["x", "x"], ["y"])], [x], [y]))
+    return model
+
+
+def test_a_signal_waits_for_an_answer_that_is_read_slowly(tmp_path: Path) -> None:
+    size = 1 << 21
+    body = np.ones(size, np.float32).tobytes()
+    with program(str(doubling(size, tmp_path))) as (process, port):
+        client = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        with contextlib.closing(client):
+            client.request("POST", "/v2/models/double/infer", body, RAW)
+            wait_until(
+                lambda: (
+                    b'nv_inference_count{model="double",version="1"} 1'
+                    in ask(port, "GET", "/metrics")[1]
+                )
+            )
+            process.send_signal(signal.SIGTERM)
+            time.sleep(1.5)
+            answer = client.getresponse().read()
+        assert answer.endswith(np.full(size, 2, np.float32).tobytes())
+        assert process.wait(30) == 0
+
+
+def test_a_signal_waits_for_a_stream_that_is_read_slowly(tmp_path: Path) -> None:
+    count, size = 8, 1 << 18
+    model = doubling(size, tmp_path)
     sent = service_pb2.ModelInferRequest(
         model_name="double",
         inputs=[{"name": "x", "datatype": "FP32", "shape": [1, size]}],

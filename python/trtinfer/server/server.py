@@ -106,7 +106,10 @@ class Server:
             self._http.close()
         if self._connections is not None:
             self._connections.draining = True
-        left = await self._state.finish(self._options.drain_timeout)
+        until = asyncio.get_running_loop().time() + self._options.drain_timeout
+        left = await self._state.finish(until)
+        if self._connections is not None:
+            left += await self._connections.flush(until)
         if left:
             logger.warning("%d requests are not answered: the drain timeout is over", left)
         if self._connections is not None:

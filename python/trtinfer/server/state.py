@@ -54,11 +54,10 @@ class ServerState:
         """Turn readiness off, for good."""
         self._retired = True
 
-    async def finish(self, seconds: float) -> int:
-        """Refuse new requests, wait for those under way, and return how many are left."""
+    async def finish(self, until: float) -> int:
+        """Refuse new requests, wait for those under way, and return how many are left by then."""
         self.refusing = True
         loop = asyncio.get_running_loop()
-        until = loop.time() + seconds
         while (self.under_way or self.owed) and loop.time() < until:
             await asyncio.sleep(_CHECK)
         return max(self.under_way, self.owed)

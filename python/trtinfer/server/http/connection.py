@@ -27,6 +27,7 @@ Refuse = Callable[[int, str], Response]
 _MAX_HEADERS = 100
 _MAX_PIPELINED = 64  # requests that wait for the answer to the one before
 _LINGER = 2.0  # seconds that a refused client has to read why
+_CHECK = 0.02  # seconds between looks at what has yet to be sent
 _SWEEP = 0.5  # seconds between two looks at the deadlines
 _NO_ROOM = "the bodies of other requests take all memory: try again later"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -353,6 +354,11 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.close()
 
+    @property
+    def sends(self) -> bool:
+        """Whether the client has yet to take what was written."""
+        return self._transport.get_write_buffer_size() > 0
+
     def close(self) -> None:
         """End the connection once what was written has gone out."""
         self._transport.close()
@@ -411,6 +417,14 @@ class Connections:
     def __len__(self) -> int:
         """Return the number of open connections."""
         return len(self._open)
+
+    async def flush(self, until: float) -> int:
+        """Wait until clients have their answers, and return how many have not by then."""
+        while left := sum(connection.sends for connection in self._open):
+            if self.loop.time() >= until:
+                break
+            await asyncio.sleep(_CHECK)
+        return left
 
     def close(self) -> None:
         """End all connections."""
