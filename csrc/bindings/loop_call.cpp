@@ -1,15 +1,14 @@
-// What `Session.ainfer` returns, and who makes it: two types written by hand, since a call is made
-// per request and a coroutine of Python's own costs as much as all that the core does for it.
+// A type written by hand, since a call is made per request and a coroutine of Python's own costs as
+// much as all that the core does for it.
+#include "bindings/loop_call.hpp"
+
 #include <pybind11/critical_section.h>
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
 #include <array>
 #include <exception>
-#include <new>
 #include <optional>
-#include <stdexcept>
-#include <utility>
 
 #include "bindings/errors.hpp"
 #include "bindings/handmade_type.hpp"
@@ -22,23 +21,6 @@ namespace py = pybind11;
 
 namespace trtinfer::bindings {
 namespace {
-
-/// `LoopCaller(pipeline, has_tensors, completer_of, call_slowly)`: the way of a session's calls
-/// from event loops into its pipeline. `ainfer(owner, x, timeout, priority, timeline)` makes a
-/// call, which keeps its owner alive. For any number of threads.
-struct LoopCaller {
-  PyObject_HEAD PyObject* pipeline;  // what `native` is within; never null, like the next two
-  PyObject* completer_of;            // (loop) -> LoopCompleter
-  PyObject* call_slowly;  // (loop, x, notifier, timeout, priority, timeline) -> coroutine
-  PyObject *loop, *completer, *notifier;  // the last ones, or null
-  PipelineHandle* native;
-  NotifierHandle* native_notifier;
-  bool has_tensors;
-
-  std::array<PyObject**, 6> held() {
-    return {&pipeline, &completer_of, &call_slowly, &loop, &completer, &notifier};
-  }
-};
 
 enum class State : std::uint8_t { kNew, kStarting, kPublished, kSlow, kOver };
 
@@ -57,77 +39,10 @@ struct LoopCall {
   }
 };
 
-/// An event loop and who ends requests on it.
-struct Loop {
-  py::object loop, completer, notifier;
-  NotifierHandle* native = nullptr;
-};
-
 // Held for ever.
-PyTypeObject *caller_type = nullptr, *call_type = nullptr;
-py::handle get_running_loop;
-
-template <typename T, typename From>
-T* as(From* object) {
-  return reinterpret_cast<T*>(object);
-}
-
-py::object borrow(PyObject* object) { return py::reinterpret_borrow<py::object>(object); }
-py::object steal(PyObject* object) {
-  if (object == nullptr) throw py::error_already_set();
-  return py::reinterpret_steal<py::object>(object);
-}
-
-/// Runs what may throw for a caller that wants null and an exception set.
-template <typename Run>
-PyObject* guarded(const Run& run) {
-  try {
-    return run();
-  } catch (py::error_already_set& error) {
-    error.restore();
-  } catch (const std::invalid_argument& error) {
-    PyErr_SetString(PyExc_ValueError, error.what());
-  } catch (const std::bad_alloc&) {
-    PyErr_NoMemory();
-  } catch (const std::exception& error) {
-    const py::object known = exception_of(std::current_exception());
-    if (known) {
-      set_error(known);
-    } else {
-      PyErr_SetString(PyExc_RuntimeError, error.what());
-    }
-  }
-  return nullptr;
-}
+PyTypeObject* call_type = nullptr;
 
 // --- The way in
-
-Loop running_loop(LoopCaller* caller) {
-  Loop running;
-  running.loop = steal(PyObject_CallNoArgs(get_running_loop.ptr()));
-  const py::handle self(as<PyObject>(caller));
-  {
-    const py::scoped_critical_section alone(self);
-    if (caller->loop == running.loop.ptr()) {
-      running.completer = borrow(caller->completer);
-      running.notifier = borrow(caller->notifier);
-      running.native = caller->native_notifier;
-      return running;
-    }
-  }
-  running.completer = steal(PyObject_CallOneArg(caller->completer_of, running.loop.ptr()));
-  running.notifier = running.completer.attr("notifier");
-  running.native = running.notifier.cast<NotifierHandle*>();  // a search, so it is kept, too
-  Loop last = running;
-  const py::scoped_critical_section alone(self);
-  for (auto [cached, found] : {std::pair(&caller->loop, &last.loop),
-                               {&caller->completer, &last.completer},
-                               {&caller->notifier, &last.notifier}}) {
-    *found = py::reinterpret_steal<py::object>(std::exchange(*cached, found->release().ptr()));
-  }
-  caller->native_notifier = running.native;
-  return running;
-}
 
 std::optional<double> timeout_of(const LoopCall* call) {
   if (call->timeout == Py_None) return std::nullopt;
@@ -307,7 +222,7 @@ void finalize(PyObject* self) {
   PyErr_Restore(kind, error, traceback);
 }
 
-int traverse_call(PyObject* self, visitproc visit, void* arg) {
+int traverse(PyObject* self, visitproc visit, void* arg) {
   auto* call = as<LoopCall>(self);
   Py_VISIT(Py_TYPE(self));
   for (PyObject** held : call->held()) Py_VISIT(*held);
@@ -315,12 +230,12 @@ int traverse_call(PyObject* self, visitproc visit, void* arg) {
   return 0;
 }
 
-int clear_call(PyObject* self) {
+int clear(PyObject* self) {
   finish(as<LoopCall>(self));
   return 0;
 }
 
-void deallocate_call(PyObject* self) {
+void deallocate(PyObject* self) {
   if (PyObject_CallFinalizerFromDealloc(self) < 0) return;
   PyObject_GC_UnTrack(self);
   finish(as<LoopCall>(self));
@@ -329,69 +244,9 @@ void deallocate_call(PyObject* self) {
   Py_DECREF(type);
 }
 
-// --- The caller
+// --- The type
 
-PyObject* ainfer(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
-  if (count != 5) {
-    PyErr_SetString(PyExc_TypeError, "ainfer(owner, x, timeout, priority, timeline)");
-    return nullptr;
-  }
-  LoopCall* call = PyObject_GC_New(LoopCall, call_type);
-  if (call == nullptr) return nullptr;
-  call->state = State::kNew;
-  call->owner = Py_NewRef(arguments[0]);
-  call->caller = as<LoopCaller>(Py_NewRef(self));
-  call->x = Py_NewRef(arguments[1]);
-  call->timeout = Py_NewRef(arguments[2]);
-  call->priority = Py_NewRef(arguments[3]);
-  call->timeline = Py_NewRef(arguments[4]);
-  call->awaited = nullptr;
-  PyObject_GC_Track(as<PyObject>(call));
-  return as<PyObject>(call);
-}
-
-PyObject* create_caller(PyTypeObject* type, PyObject* arguments, PyObject* /*keywords*/) {
-  PyObject *pipeline = nullptr, *completer_of = nullptr, *call_slowly = nullptr;
-  int has_tensors = 0;
-  if (PyArg_ParseTuple(arguments, "OpOO:LoopCaller", &pipeline, &has_tensors, &completer_of,
-                       &call_slowly) == 0) {
-    return nullptr;
-  }
-  return guarded([&]() -> PyObject* {
-    auto* native = py::handle(pipeline).cast<PipelineHandle*>();
-    LoopCaller* caller = PyObject_GC_New(LoopCaller, type);
-    if (caller == nullptr) throw py::error_already_set();
-    caller->pipeline = Py_NewRef(pipeline);
-    caller->completer_of = Py_NewRef(completer_of);
-    caller->call_slowly = Py_NewRef(call_slowly);
-    caller->loop = caller->completer = caller->notifier = nullptr;
-    caller->native = native;
-    caller->native_notifier = nullptr;
-    caller->has_tensors = has_tensors != 0;
-    PyObject_GC_Track(as<PyObject>(caller));
-    return as<PyObject>(caller);
-  });
-}
-
-int traverse_caller(PyObject* self, visitproc visit, void* arg) {
-  auto* caller = as<LoopCaller>(self);
-  Py_VISIT(Py_TYPE(self));
-  for (PyObject** held : caller->held()) Py_VISIT(*held);
-  return 0;
-}
-
-void deallocate_caller(PyObject* self) {
-  auto* caller = as<LoopCaller>(self);
-  PyObject_GC_UnTrack(self);
-  for (PyObject** held : caller->held()) Py_CLEAR(*held);
-  PyTypeObject* type = Py_TYPE(self);
-  PyObject_GC_Del(self);
-  Py_DECREF(type);
-}
-
-// --- The types
-
-PyTypeObject* make_call_type() {
+PyTypeObject* make_loop_call_type() {
   static PyMethodDef methods[] = {{"send", &send_value, METH_O, nullptr},
                                   {"throw", &throw_in, METH_VARARGS, nullptr},
                                   {"close", &close, METH_NOARGS, nullptr},
@@ -400,10 +255,10 @@ PyTypeObject* make_call_type() {
   static PyGetSetDef properties[] = {{"__name__", &get_name, nullptr, nullptr, name},
                                      {"__qualname__", &get_name, nullptr, nullptr, full_name},
                                      {}};
-  static PyType_Slot slots[] = {{Py_tp_dealloc, slot(&deallocate_call)},
+  static PyType_Slot slots[] = {{Py_tp_dealloc, slot(&deallocate)},
                                 {Py_tp_finalize, slot(&finalize)},
-                                {Py_tp_traverse, slot(&traverse_call)},
-                                {Py_tp_clear, slot(&clear_call)},
+                                {Py_tp_traverse, slot(&traverse)},
+                                {Py_tp_clear, slot(&clear)},
                                 {Py_tp_methods, methods},
                                 {Py_tp_getset, properties},
                                 {Py_tp_iter, slot(&PyObject_SelfIter)},
@@ -416,27 +271,26 @@ PyTypeObject* make_call_type() {
   return make_type(spec);
 }
 
-PyTypeObject* make_caller_type() {
-  static PyMethodDef methods[] = {
-      {"ainfer", reinterpret_cast<PyCFunction>(slot(&ainfer)), METH_FASTCALL, nullptr}, {}};
-  static PyType_Slot slots[] = {{Py_tp_new, slot(&create_caller)},
-                                {Py_tp_dealloc, slot(&deallocate_caller)},
-                                {Py_tp_traverse, slot(&traverse_caller)},
-                                {Py_tp_methods, methods},
-                                {}};
-  static PyType_Spec spec = {"trtinfer._core.LoopCaller", sizeof(LoopCaller), 0,
-                             Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC, slots};
-  return make_type(spec);
-}
-
 }  // namespace
 
+PyObject* make_call(LoopCaller* caller, PyObject* const* arguments) {
+  LoopCall* call = PyObject_GC_New(LoopCall, call_type);
+  if (call == nullptr) return nullptr;
+  call->state = State::kNew;
+  call->owner = Py_NewRef(arguments[0]);
+  call->caller = as<LoopCaller>(Py_NewRef(as<PyObject>(caller)));
+  call->x = Py_NewRef(arguments[1]);
+  call->timeout = Py_NewRef(arguments[2]);
+  call->priority = Py_NewRef(arguments[3]);
+  call->timeline = Py_NewRef(arguments[4]);
+  call->awaited = nullptr;
+  PyObject_GC_Track(as<PyObject>(call));
+  return as<PyObject>(call);
+}
+
 void register_loop_call(py::module_& m) {
-  get_running_loop = py::object(py::module_::import("asyncio").attr("get_running_loop")).release();
-  call_type = make_call_type();
-  caller_type = make_caller_type();
+  call_type = make_loop_call_type();
   m.add_object("LoopCall", as<PyObject>(call_type));
-  m.add_object("LoopCaller", as<PyObject>(caller_type));
 }
 
 }  // namespace trtinfer::bindings

@@ -155,13 +155,10 @@ PyObject* add_done_callback(PyObject* object, PyObject* const* arguments, Py_ssi
   self->callback = Py_NewRef(arguments[0]);
   self->context = context;
   if (self->state == State::kPending) Py_RETURN_NONE;
-  try {
+  return guarded([&] {
     schedule_awaiter(self);
-  } catch (py::error_already_set& error) {
-    error.restore();
-    return nullptr;
-  }
-  Py_RETURN_NONE;
+    return Py_NewRef(Py_None);
+  });
 }
 
 PyObject* cancel(PyObject* object, PyObject* arguments, PyObject* keywords) {
@@ -176,14 +173,11 @@ PyObject* cancel(PyObject* object, PyObject* arguments, PyObject* keywords) {
   if (!end(self, State::kCancelled, py::reinterpret_borrow<py::object>(message), pending)) {
     Py_RETURN_FALSE;
   }
-  try {
+  return guarded([&] {
     if (pending.pipeline) pending.cancel();
     schedule_awaiter(self);
-  } catch (py::error_already_set& error) {
-    error.restore();
-    return nullptr;
-  }
-  Py_RETURN_TRUE;
+    return Py_NewRef(Py_True);
+  });
 }
 
 PyObject* attach_pending(PyObject* object, PyObject* pending) {
@@ -200,13 +194,10 @@ PyObject* attach_pending(PyObject* object, PyObject* pending) {
 }
 
 PyObject* resolve_with_none(PyObject* object, PyObject* /*unused*/) {
-  try {
+  return guarded([&] {
     resolve(object, py::none(), py::none());
-  } catch (py::error_already_set& error) {
-    error.restore();
-    return nullptr;
-  }
-  Py_RETURN_NONE;
+    return Py_NewRef(Py_None);
+  });
 }
 
 PyObject* done(PyObject* object, PyObject* /*unused*/) {

@@ -37,6 +37,7 @@ PYBIND11_MODULE(core, m, pybind11::mod_gil_not_used(),
   trtinfer::bindings::register_latency_policy(m);
   trtinfer::bindings::register_pipeline(m);
   trtinfer::bindings::register_loop_call(m);
+  trtinfer::bindings::register_loop_caller(m);
 }
 
 // Python 3.13 calls this in the main interpreter first, others where the import is; then pybind11

@@ -23,5 +23,6 @@ void register_open_loop(pybind11::module_& m);
 void register_latency_policy(pybind11::module_& m);
 void register_pipeline(pybind11::module_& m);
 void register_loop_call(pybind11::module_& m);
+void register_loop_caller(pybind11::module_& m);
 
 }  // namespace trtinfer::bindings
