@@ -219,6 +219,25 @@ def test_a_deadline_of_the_client_takes_the_request_back(stub: Any, served: Serv
         time.sleep(0.02)
 
 
+@pytest.mark.parametrize("algorithm", grpc.Compression)
+def test_messages_are_limited_by_what_they_unpack_to(
+    tmp_path: Path, algorithm: grpc.Compression
+) -> None:
+    limit = 100_000
+    models = {"m": matmul_model()}
+    with (
+        serving(models, tmp_path, grpc_port=0, max_body_bytes=limit) as served,
+        grpc.insecure_channel(served.grpc_address) as channel,
+    ):
+        infer = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer
+        padding = "x" * (limit + 1000)
+        with pytest.raises(grpc.RpcError) as caught:
+            infer(request(id=padding), timeout=30, compression=algorithm)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        answer = infer(request(id=padding[:90_000]), timeout=30, compression=algorithm)
+        assert len(answer.id) == 90_000
+
+
 def test_health_is_told_the_standard_way(served: Served) -> None:
     with grpc.insecure_channel(served.grpc_address) as channel:
         health = health_pb2_grpc.HealthStub(channel)
