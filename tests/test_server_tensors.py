@@ -146,6 +146,14 @@ def test_the_largest_are_named_where_classes_are_asked_for(served: Served) -> No
         assert rows[1, :2].tolist() == ["8.000000:2", "7.000000:0"]
 
 
+def test_whole_numbers_are_ranked_and_written_as_such(served: Served) -> None:
+    high = 2**64 - 1
+    inputs = [entry("x", "UINT64", [1, 3], [3, high - 1, high])]
+    outputs = [{"name": "y", "parameters": {"classification": 3}}]
+    status, answer = infer(served, "unsigned", inputs=inputs, outputs=outputs)
+    assert (status, answer["outputs"][0]["data"]) == (200, [f"{high}:2", f"{high - 1}:1", "3:0"])
+
+
 def test_what_a_model_looks_like_is_told(served: Served) -> None:
     status, described = served.ask_json("GET", "/v2/models/several/versions/1")
     assert status == 200

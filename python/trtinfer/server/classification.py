@@ -11,6 +11,8 @@ from trtinfer.server.datatypes import BYTES
 from trtinfer.server.tensors import Tensor
 from trtinfer.types import Array
 
+_WHOLE = "biu"  # kinds of element types, as NumPy has them
+
 
 def largest(tensor: Tensor, count: int, labels: Sequence[str], batched: bool) -> Tensor:
     """Return "value:index:label" for the largest elements, the label only where one is known.
@@ -36,10 +38,13 @@ def largest(tensor: Tensor, count: int, labels: Sequence[str], batched: bool) ->
 
 
 def _ranked(row: Array, count: int, labels: Sequence[str]) -> list[bytes]:
-    order = np.argsort(-row.astype(np.float64), kind="stable")[:count]
+    # The complement of a whole number falls as it rises, whatever its size.
+    falling = ~row if row.dtype.kind in _WHOLE else -row.astype(np.float64)
+    order = np.argsort(falling, kind="stable")[:count]
     return [_entry(row[index], int(index), labels) for index in order]
 
 
-def _entry(value: object, index: int, labels: Sequence[str]) -> bytes:
-    text = f"{float(value):f}:{index}"  # type: ignore[arg-type]
+def _entry(value: np.generic, index: int, labels: Sequence[str]) -> bytes:
+    number = str(int(value)) if value.dtype.kind in _WHOLE else f"{float(value):f}"
+    text = f"{number}:{index}"
     return (f"{text}:{labels[index]}" if labels else text).encode()
