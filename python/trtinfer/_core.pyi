@@ -555,6 +555,8 @@ class LoopCall(Coroutine[Any, Any, dict[str, npt.NDArray[Any]]]):
     def close(self) -> None: ...
     def __await__(self) -> Generator[Any, None, dict[str, npt.NDArray[Any]]]: ...
 
+# bindings/loop_caller.cpp
+
 class LoopCaller:
     def __init__(
         self,

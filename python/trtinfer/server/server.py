@@ -107,9 +107,7 @@ class Server:
         if self._connections is not None:
             self._connections.draining = True
         until = asyncio.get_running_loop().time() + self._options.drain_timeout
-        left = await self._state.finish(until)
-        if self._connections is not None:
-            left += await self._connections.flush(until)
+        left = await self._state.finish(until, self._unsent)
         if left:
             logger.warning("%d requests are not answered: the drain timeout is over", left)
         if self._connections is not None:
@@ -120,6 +118,9 @@ class Server:
         await self._repository.close()
         self._tracer.close()
         self._log.close()
+
+    def _unsent(self) -> int:
+        return 0 if self._connections is None else self._connections.unsent
 
     async def _listen_http(self, port: int) -> None:
         routes = Routes()

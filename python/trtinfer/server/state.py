@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from trtinfer.server.errors import UnavailableError
 from trtinfer.server.repository import Repository
@@ -54,10 +55,14 @@ class ServerState:
         """Turn readiness off, for good."""
         self._retired = True
 
-    async def finish(self, until: float) -> int:
-        """Refuse new requests, wait for those under way, and return how many are left by then."""
+    async def finish(self, until: float, unsent: Callable[[], int]) -> int:
+        """Refuse new requests and wait for those under way, and for answers that are ``unsent``.
+
+        Returns:
+            How many are left by then.
+        """
         self.refusing = True
         loop = asyncio.get_running_loop()
-        while (self.under_way or self.owed) and loop.time() < until:
+        while (left := max(self.under_way, self.owed) + unsent()) and loop.time() < until:
             await asyncio.sleep(_CHECK)
-        return max(self.under_way, self.owed)
+        return left

@@ -27,7 +27,6 @@ Refuse = Callable[[int, str], Response]
 _MAX_HEADERS = 100
 _MAX_PIPELINED = 64  # requests that wait for the answer to the one before
 _LINGER = 2.0  # seconds that a refused client has to read why
-_CHECK = 0.02  # seconds between looks at what has yet to be sent
 _SWEEP = 0.5  # seconds between two looks at the deadlines
 _NO_ROOM = "the bodies of other requests take all memory: try again later"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -414,17 +413,14 @@ class Connections:
         """The number of requests under way."""
         return sum(connection.busy for connection in self._open)
 
+    @property
+    def unsent(self) -> int:
+        """The number of clients that have yet to take what was written."""
+        return sum(connection.sends for connection in self._open)
+
     def __len__(self) -> int:
         """Return the number of open connections."""
         return len(self._open)
-
-    async def flush(self, until: float) -> int:
-        """Wait until clients have their answers, and return how many have not by then."""
-        while left := sum(connection.sends for connection in self._open):
-            if self.loop.time() >= until:
-                break
-            await asyncio.sleep(_CHECK)
-        return left
 
     def close(self) -> None:
         """End all connections."""
