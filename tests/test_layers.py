@@ -123,6 +123,8 @@ SERVER_ORDER = [
     "http.__init__",
     "http.message",
     "http.compression",
+    "http.reader",
+    "http.connections",
     "http.connection",
     "http.routes",
     "http.page",

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import gzip
 import json
-import os
 import re
 import socket
 import time
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,14 +15,10 @@ from models import WEIGHTS, matmul_model, slow_model, varying_model
 from serving import Served, read_response, serving
 from waiting import wait_until
 
-from trtinfer.errors import InputError
-from trtinfer.server.http import compression
-
 SAMPLE = np.arange(256, dtype=np.float32)
 RAW = {"Inference-Header-Content-Length": "0"}
 HEAD = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: x\r\nInference-Header-Content-Length: 0\r\n"
 WHOLE = HEAD + b"Content-Length: 1024\r\n\r\n" + SAMPLE.tobytes()
-PART = 128 << 10  # bytes that are unpacked at a time
 OFFER = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQ\r\n"
 
 
@@ -338,89 +330,12 @@ def test_unknown_paths_and_methods_are_told_apart(served: Served) -> None:
     assert served.ask("DELETE", "/v2")[0] == 405
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
-def test_bodies_may_be_compressed_both_ways(served: Served, encoding: str) -> None:
-    compress, decompress = {
-        "gzip": (gzip.compress, gzip.decompress),
-        "deflate": (zlib.compress, zlib.decompress),
-    }[encoding]
-    inputs = [{"name": "x", "datatype": "FP32", "shape": [20, 256], "data": SAMPLE.tolist() * 20}]
-    body = compress(json.dumps({"inputs": inputs}).encode())
-    headers = {"Content-Encoding": encoding, "Accept-Encoding": encoding}
-    status, answer, got = served.ask("POST", "/v2/models/m/infer", body, headers)
-    assert status == 200
-    assert got["content-encoding"] == encoding
-    rows = np.reshape(json.loads(decompress(answer))["outputs"][0]["data"], (20, 16))
-    np.testing.assert_allclose(rows, np.tile(SAMPLE @ WEIGHTS, (20, 1)), rtol=1e-3)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [gzip.compress(bytes(1_000_000)), gzip.compress(bytes(1000))[:-4], b"no gzip at all"],
-    ids=["bomb", "truncated", "plain"],
-)
-def test_bad_compressed_bodies_are_refused(served: Served, body: bytes) -> None:
-    headers = {**RAW, "Content-Encoding": "gzip"}
-    assert served.ask("POST", "/v2/models/m/infer", body, headers)[0] == 400
-
-
-@pytest.mark.parametrize("encoding", [b"gzip", b"deflate"])
-@pytest.mark.parametrize("size", [0, 1, PART - 1, PART, PART + 1, 3 * PART, 10 * PART])
-@pytest.mark.parametrize("random", [False, True])
-def test_every_part_of_a_compressed_body_is_read(encoding: bytes, size: int, random: bool) -> None:
-    data = np.random.default_rng(0).bytes(size) if random else bytes(size)
-    sent = (gzip.compress if encoding == b"gzip" else zlib.compress)(data)
-    assert b"".join(compression.decompress(sent, encoding)) == data
-    for wrong in (sent[:-1], sent + b"x", sent + bytes(PART), b""):
-        with pytest.raises(InputError):
-            list(compression.decompress(wrong, encoding))
-
-
-def test_compressed_bodies_are_held_at_the_size_that_they_unpack_to(tmp_path: Path) -> None:
-    def ask(body: bytes) -> tuple[int, bytes]:
-        headers = {"Content-Encoding": "gzip"}
-        return served.ask("POST", "/v2/repository/index", body, headers)[:2]
-
-    padded = {"ready": True, "padding": "x" * 600_000}
-    good = gzip.compress(json.dumps(padded).encode())
-    with serving({"m": matmul_model()}, tmp_path, max_held_bytes=1 << 20) as served:
-        for _ in range(3):
-            assert ask(good)[0] == 200
-            assert ask(good[:-1])[0] == 400
-            status, answer = ask(gzip.compress(bytes(2 << 20)))
-            assert status == 503
-            assert b"take all memory" in answer
-
-
-def test_a_connection_without_requests_keeps_no_body(tmp_path: Path) -> None:
-    size = 24 << 20
-    body = gzip.compress(json.dumps({"padding": "x" * size}).encode(), 1)
-    head = f"Host: x\r\nContent-Encoding: gzip\r\nContent-Length: {len(body)}\r\n\r\n"
-    request = b"POST /v2/repository/index HTTP/1.1\r\n" + head.encode() + body
-    with (
-        serving({"m": matmul_model()}, tmp_path, max_held_bytes=4 * size) as served,
-        contextlib.ExitStack() as stack,
-    ):
-        before = resident()
-        for _ in range(12):
-            connection = stack.enter_context(served.connect())
-            connection.sendall(request)
-            assert read_response(connection)[0] == 200
-        assert resident() - before < 6 * size
-
-
-def resident() -> int:
-    """Bytes of this process's memory."""
-    pages = Path("/proc/self/statm").read_text().split()[1]
-    return int(pages) * os.sysconf("SC_PAGESIZE")
-
-
 def test_an_answer_that_was_read_slowly_leaves_the_next_request_its_time(tmp_path: Path) -> None:
     size = 4 << 20
     parameters = {"binary_data_size": 4 * size}
     entry = {"name": "x", "datatype": "FP32", "shape": [1, size], "parameters": parameters}
     large = json.dumps({"inputs": [entry], "parameters": {"binary_data_output": True}}).encode()
-    turns = np.float32(2_000_000)  # more than a second
+    turns = np.float32(4_000_000)  # more than a second
     models = {"large": varying_model(), "slow": slow_model()}
     with serving(models, tmp_path, write_timeout=0.3) as served, served.connect() as connection:
         connection.sendall(

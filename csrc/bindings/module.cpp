@@ -10,6 +10,13 @@ constexpr const char* kRefusal =
     "trtinfer runs in the main interpreter only, as NumPy and ONNX Runtime do: import it there, or "
     "start a process";
 
+// Memory that is written before it is read, which Python's own bytearray(size) writes first.
+pybind11::object new_bytearray(pybind11::ssize_t size) {
+  PyObject* bytes = PyByteArray_FromStringAndSize(nullptr, size);
+  if (bytes == nullptr) throw pybind11::error_already_set();
+  return pybind11::reinterpret_steal<pybind11::object>(bytes);
+}
+
 bool in_main_interpreter() { return PyInterpreterState_Get() == PyInterpreterState_Main(); }
 
 }  // namespace
@@ -19,6 +26,7 @@ PYBIND11_MODULE(core, m, pybind11::mod_gil_not_used(),
   if (!in_main_interpreter()) throw std::runtime_error(kRefusal);  // becomes an ImportError
   m.doc() = "Native core of trtinfer.";
   m.attr("__version__") = TRTINFER_VERSION;
+  m.def("new_bytearray", &new_bytearray, pybind11::arg("size"));
   trtinfer::bindings::register_errors(m);
   trtinfer::bindings::register_cuda(m);
   trtinfer::bindings::register_preprocess(m);

@@ -14,7 +14,8 @@ from trtinfer.server.grpc.inference import InferenceCalls as GrpcInferenceCalls
 from trtinfer.server.grpc.listener import Listener
 from trtinfer.server.http.application import Application
 from trtinfer.server.http.classify import ClassifyCall
-from trtinfer.server.http.connection import Connection, Connections
+from trtinfer.server.http.connection import Connection
+from trtinfer.server.http.connections import Connections
 from trtinfer.server.http.control import ControlCalls
 from trtinfer.server.http.inference import InferenceCalls
 from trtinfer.server.http.monitoring import MonitoringCall, ServerCounters

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from trtinfer.server import gpu_metrics
 from trtinfer.server.grpc.calls import Calls
 from trtinfer.server.http.application import Application
-from trtinfer.server.http.connection import Connections
+from trtinfer.server.http.connections import Connections
 from trtinfer.server.http.message import Request, Response
 from trtinfer.server.http.routes import Routes
 from trtinfer.server.metrics import CONTENT_TYPE, Reading, render

@@ -1,0 +1,264 @@
+"""Bytes of one client to whole requests, within limits."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+import httptools
+
+from trtinfer import _core
+from trtinfer.server.errors import UnavailableError
+from trtinfer.server.http.message import Request
+from trtinfer.server.options import ServerOptions
+from trtinfer.server.tracing import Tracer
+
+_MAX_HEADERS = 100
+#: Left out where a request is parsed again; what expects to be told to go on has been.
+_OFFER = frozenset({b"connection", b"expect", b"http2-settings", b"upgrade"})
+
+
+class Taker(Protocol):
+    """What a `RequestReader` tells of what it reads."""
+
+    def take(self, request: Request) -> None:
+        """A request is whole."""
+
+    def expect(self) -> None:
+        """The client waits to be told to send a body."""
+
+    def hold(self, size: int) -> None:
+        """A body has become longer.
+
+        Raises:
+            UnavailableError: All bodies together are too many.
+        """
+
+    def refuse(self, status: int, reason: str) -> None:
+        """No more is read; this is why."""
+
+
+class RequestReader:
+    """Reads requests with httptools, and long bodies from the socket into their own memory.
+
+    Attributes:
+        room: Where to put the bytes that come next.
+        in_message: Whether a request has begun and is not whole.
+        closed: Whether what still comes is dropped.
+        timeout: Seconds for the phase that begins with the bytes at hand; whoever acts on it sets
+            it to None.
+    """
+
+    def __init__(
+        self, taker: Taker, options: ServerOptions, tracer: Tracer, scratch: memoryview
+    ) -> None:
+        """Wait for the first request.
+
+        Args:
+            taker: Who gets the requests.
+            options: The limits.
+            tracer: Says whether requests note when they begin.
+            scratch: Where bytes are put to be parsed at once; shared with other readers.
+        """
+        self._taker = taker
+        self._options = options
+        self._tracer = tracer
+        self._scratch = self.room = scratch
+        self._parser = httptools.HttpRequestParser(self)
+        self._target = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._body: bytes | bytearray = b""
+        self._began = 0
+        self._received = 0  # bytes since the last message ended
+        self._header_bytes = 0
+        self._in_headers = True
+        self.in_message = False
+        self.closed = False
+        self.timeout: float | None = None
+
+    def received(self, size: int) -> None:
+        """Read bytes that were put there; refuse what is no HTTP."""
+        if self.closed:
+            return
+        if self.room is not self._scratch:
+            self._fill_body(size)
+            return
+        self._received += size
+        data = self._scratch[:size]
+        try:
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                self._parse_without_offer(data, upgrade)
+        except httptools.HttpParserUpgrade:
+            self.closed = True  # the request itself is answered, and the connection then closed
+        except httptools.HttpParserError as error:
+            self.refuse(400, f"this is no HTTP/1.1 request: {error}")
+        else:
+            # Headers that have not ended; sizes of chunks, and headers after them, too.
+            if self._received - 2 * len(self._body) > self._options.max_header_bytes:
+                self._refuse_headers()
+            elif self.in_message and not (self._in_headers or self.closed):
+                self._make_room_for_body()
+
+    def end(self) -> None:
+        """Refuse a request that the client has ended within."""
+        if self.in_message:
+            self.refuse(400, "the connection ended within a request")
+
+    def close(self) -> None:
+        """Drop what has come of a request, and what still comes."""
+        self.closed = True
+        self.room, self._body = self._scratch, b""
+
+    def _make_room_for_body(self) -> None:
+        """Have the rest of a long body go past the parser, which would copy it twice.
+
+        The body's memory is asked for at once: a length costs address space, bytes cost memory.
+        """
+        length, part = int(self._headers.get(b"content-length", b"0")), self._body
+        if length - len(part) < len(self._scratch):
+            return
+        try:
+            self._body = _core.new_bytearray(length)
+        except MemoryError:
+            self.refuse(503, "there is no memory for the body: try again later")
+            return
+        self._body[: len(part)] = part
+        self.room = memoryview(self._body)[len(part) :]
+
+    def _fill_body(self, size: int) -> None:
+        self.room = self.room[size:]
+        self._hold(size)
+        if not self.room:
+            self.room = self._scratch
+            self.on_message_complete()
+            self._parser = httptools.HttpRequestParser(self)  # the old one waits for the body
+
+    def _parse_without_offer(
+        self, data: bytes | memoryview, upgrade: httptools.HttpParserUpgrade
+    ) -> None:
+        """Parse a request that offers an upgrade again, as one that does not.
+
+        Raises:
+            HttpParserUpgrade: It is more than an offer.
+        """
+        while True:
+            if self.closed or b"upgrade" not in self._headers:
+                raise upgrade
+            data = self._head_without_offer() + data[upgrade.args[0] :]
+            self._parser = httptools.HttpRequestParser(self)
+            self._received = len(data)
+            try:
+                self._parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as another:
+                upgrade = another
+
+    def _head_without_offer(self) -> bytes:
+        """Return the head of the request that was parsed last, no longer than it came."""
+        parser = self._parser
+        line = b"%s %s HTTP/%s" % (
+            parser.get_method(),
+            self._target,
+            parser.get_http_version().encode(),
+        )
+        headers = [b"%s:%s" % pair for pair in self._headers.items() if pair[0] not in _OFFER]
+        headers.append(b"connection:" + (b"keep-alive" if parser.should_keep_alive() else b"close"))
+        return b"\r\n".join((line, *headers, b"\r\n"))
+
+    # --- The parser's calls ---------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """Forget the last request."""
+        self.in_message = True
+        self._target = b""
+        self._headers = {}
+        self._header_bytes = 0
+        self._body = b""
+        self._began = time.monotonic_ns() if self._tracer.active else 0
+        self.timeout = self._options.header_timeout
+
+    def on_url(self, target: bytes) -> None:
+        """Take a part of the request's target."""
+        self._target += target
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; those after a chunked body are dropped."""
+        if not self._in_headers:
+            return
+        headers = self._headers
+        headers[name.lower()] = value
+        self._header_bytes += len(name) + len(value)
+        if len(headers) > _MAX_HEADERS or self._header_bytes > self._options.max_header_bytes:
+            self._refuse_headers()
+
+    def on_headers_complete(self) -> None:
+        """Refuse a body that is too long before it comes."""
+        self._in_headers = False
+        headers = self._headers
+        if int(headers.get(b"content-length", b"0")) > self._options.max_body_bytes:
+            self._refuse_body()
+        elif not self.closed:
+            if headers.get(b"expect", b"").lower() == b"100-continue":
+                self._taker.expect()
+            self.timeout = self._options.body_timeout
+
+    def on_body(self, part: bytes) -> None:
+        """Take a part of the body."""
+        if self.closed:
+            return
+        if not self._body:
+            self._body = part
+        else:
+            if isinstance(self._body, bytes):
+                self._body = bytearray(self._body)
+            self._body += part
+        self._hold(len(part))
+        if len(self._body) > self._options.max_body_bytes:
+            self._refuse_body()
+
+    def on_message_complete(self) -> None:
+        """Hand the request over."""
+        self._in_headers = True
+        self.in_message = False
+        self.timeout = None
+        self._received = 0
+        parser = self._parser
+        upgrade = parser.should_upgrade()
+        if self.closed or (upgrade and b"upgrade" in self._headers):
+            return  # the parser leaves out the body of an offer: see _parse
+        path, _, query = self._target.partition(b"?")
+        request = Request(
+            parser.get_method(),
+            path,
+            query,
+            self._headers,
+            self._body,
+            self._taker.hold,
+            parser.should_keep_alive() and not upgrade,
+            self._began,
+        )
+        self._body = b""
+        self._taker.take(request)
+
+    # --- Refusals -------------------------------------------------------------------------------
+
+    def _hold(self, size: int) -> None:
+        try:
+            self._taker.hold(size)
+        except UnavailableError as error:
+            self.refuse(503, str(error))
+
+    def _refuse_headers(self) -> None:
+        most = self._options.max_header_bytes
+        self.refuse(431, f"a request may have {_MAX_HEADERS} headers of {most} bytes together")
+
+    def _refuse_body(self) -> None:
+        self.refuse(413, f"a body may have {self._options.max_body_bytes} bytes")
+
+    def refuse(self, status: int, reason: str) -> None:
+        """Read no more, and have the client told why."""
+        if not self.closed:
+            self.closed = True
+            self._taker.refuse(status, reason)
