@@ -158,7 +158,8 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
     std::vector<BatchUnit> units;  // of `batch`
     std::vector<std::shared_ptr<Request>> requests;
     std::vector<std::shared_ptr<Notifier>> notifiers;
-    bool busy = false;  // with a batch, within which the thread may come here again
+    bool busy = false;     // with a batch, within which the thread may come here again
+    bool signals = false;  // whether the last batch had requests of notifiers
   };
 
   bool run_one(Runner& runner, bool continues, bool shares = true);
