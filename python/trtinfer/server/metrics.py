@@ -47,7 +47,7 @@ def _add_triton(families: Families, labels: Labels, model: Model) -> None:
     count("request_success", "Requests answered", times["success"]["count"])
     for reason in ("REJECTED", "CANCELED", "BACKEND", "OTHER"):
         failures = families.get("nv_inference_request_failure", "counter", "Requests that failed")
-        failures.add({**labels, "reason": reason}, model.refusals[reason])
+        failures.add({**labels, "reason": reason}, model.outcomes.refusals[reason])
     count("count", "Samples inferred", statistics["inference_count"])
     count("exec_count", "Batches run", statistics["execution_count"])
     count("request_duration_us", "Time of requests", times["success"]["ns"] // 1000)

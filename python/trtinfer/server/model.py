@@ -6,8 +6,8 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Awaitable, Coroutine, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -28,9 +28,36 @@ from trtinfer.session import Session
 from trtinfer.types import Array, Outputs, TensorInfo, fits
 
 Input = Tensor | DeviceTensor
-Result = TypeVar("Result")
 
 _IDLE_CHECK = 0.01  # seconds
+
+
+class Outcomes:
+    """Counts what requests end with; a block that answers one is ``with outcomes:``.
+
+    Attributes:
+        answered: Requests that were answered.
+        refusals: Requests that failed here or in the session, by Triton's reason.
+        last_inference: Milliseconds since 1970 of the last answer; 0 before there is one.
+    """
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self.answered = 0
+        self.refusals: Counter[str] = Counter()
+        self.last_inference = 0
+
+    def __enter__(self) -> None:
+        """Begin a request."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Count how it ends."""
+        if error is None:
+            self.answered += 1
+            self.last_inference = time.time_ns() // 1_000_000
+            return
+        cancelled = isinstance(error, asyncio.CancelledError)
+        self.refusals["CANCELED" if cancelled else status_of(error).reason] += 1
 
 
 class Model:
@@ -45,10 +72,8 @@ class Model:
         session: What runs it.
         classifier: Its classifier; None for models that do not classify images.
         labels: One for each class; empty when there are none.
-        answered: Requests that were answered.
-        refusals: Requests that failed here or in the session, by Triton's reason.
+        outcomes: What became of its requests.
         waiting: Requests that are under way.
-        last_inference: Milliseconds since 1970 of the last answer; 0 before there is one.
     """
 
     def __init__(
@@ -79,10 +104,8 @@ class Model:
         self.classifier = session if isinstance(session, Classifier) else None
         self.session = session.session if isinstance(session, Classifier) else session
         self.labels = self.classifier.labels if self.classifier else tuple(labels)
-        self.answered = 0
-        self.refusals: Counter[str] = Counter()
+        self.outcomes = Outcomes()
         self.waiting = 0
-        self.last_inference = 0
         slots = self.session.sizes.capacity
         self._queue_limit = slots if queue_limit is None else min(queue_limit, slots)
         self._timeout = timeout
@@ -108,7 +131,13 @@ class Model:
             BackendError: The backend failed on it.
             ClosedError: The session is closed.
         """
-        return await self._counted(self._infer(request))
+        with self.outcomes:
+            self._check_names(request)
+            if self.session.recipe is not None:
+                images = _images(next(iter(request.inputs.values())), self._batched)
+                return self._answer(request, await self._infer_images(images, request))
+            arrays, samples = self._arrays(request.inputs)
+            return self._answer(request, await self._run(arrays, samples, request))
 
     async def infer_raw(self, body: bytes | bytearray, trace: Trace | None = None) -> Outputs:
         """Answer one sample of a model with one input of fixed size, given as its bare elements.
@@ -116,19 +145,13 @@ class Model:
         Of a model with a recipe the body is an image file. Errors as `infer`.
         """
         timeline = None if trace is None else trace.run()
-        try:  # not through _counted and _run: each coroutine on the way costs half a microsecond
+        with self.outcomes:  # not through _run: a coroutine on the way costs half a microsecond
             sample = self._raw_sample(body)
             self._admit(1)
             try:
-                outputs = await self.session.ainfer(sample, self._timeout, timeline=timeline)
+                return await self.session.ainfer(sample, self._timeout, timeline=timeline)
             finally:
                 self._leave(1)
-        except BaseException as error:
-            self._count_failure(error)
-            raise
-        self.answered += 1
-        self.last_inference = time.time_ns() // 1_000_000
-        return outputs
 
     async def classify(self, image: bytes | bytearray, top_k: int) -> Answer:
         """Return the top K (probability, label) pairs of an image file; errors as `infer`.
@@ -136,7 +159,14 @@ class Model:
         Raises:
             InputError: The model classifies no images.
         """
-        return await self._counted(self._classify(image, top_k))
+        with self.outcomes:
+            if self.classifier is None:
+                raise InputError(f"the model {self.name!r} classifies no images: give it a recipe")
+            self._admit(1)
+            try:
+                return await self.classifier.aclassify(image, top_k, timeout=self._timeout)
+            finally:
+                self._leave(1)
 
     async def idle(self) -> None:
         """Wait until no request is under way."""
@@ -212,24 +242,6 @@ class Model:
         finally:
             self._leave(samples)
 
-    async def _infer(self, request: InferenceRequest) -> InferenceAnswer:
-        self._check_names(request)
-        if self.session.recipe is not None:
-            images = _images(next(iter(request.inputs.values())), self._batched)
-            return self._answer(request, await self._infer_images(images, request))
-        arrays, samples = self._arrays(request.inputs)
-        outputs = await self._run(arrays, samples, request)
-        return self._answer(request, outputs)
-
-    async def _classify(self, image: bytes | bytearray, top_k: int) -> Answer:
-        if self.classifier is None:
-            raise InputError(f"the model {self.name!r} classifies no images: give it a recipe")
-        self._admit(1)
-        try:
-            return await self.classifier.aclassify(image, top_k, timeout=self._timeout)
-        finally:
-            self._leave(1)
-
     async def _infer_images(self, images: list[object], request: InferenceRequest) -> Outputs:
         """Answer each image as a request of its own; they meet again in a batch."""
         self._check_samples(len(images) if self._batched else 1)
@@ -251,21 +263,6 @@ class Model:
     def _leave(self, samples: int) -> None:
         self._samples -= samples
         self.waiting -= 1
-
-    async def _counted(self, answer: Awaitable[Result]) -> Result:
-        """Wait for an answer; count it, or the failure."""
-        try:
-            result = await answer
-        except BaseException as error:
-            self._count_failure(error)
-            raise
-        self.answered += 1
-        self.last_inference = time.time_ns() // 1_000_000
-        return result
-
-    def _count_failure(self, error: BaseException) -> None:
-        cancelled = isinstance(error, asyncio.CancelledError)
-        self.refusals["CANCELED" if cancelled else status_of(error).reason] += 1
 
     # --- Outputs --------------------------------------------------------------------------------
 

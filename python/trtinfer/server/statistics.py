@@ -16,17 +16,17 @@ def model_statistics(model: Model) -> dict[str, Any]:
     """
     stats = model.session.stats()
     done = stats["completed"]
-    failed = sum(model.refusals.values())
+    failed = sum(model.outcomes.refusals.values())
     nothing = {"count": 0, "ns": 0}
     copies = {"count": done, "ns": 0}
     return {
         "name": model.name,
         "version": model.version,
-        "last_inference": model.last_inference,
+        "last_inference": model.outcomes.last_inference,
         "inference_count": stats["samples"],
         "execution_count": stats["batches"],
         "inference_stats": {
-            "success": _duration(stats["total"], model.answered),
+            "success": _duration(stats["total"], model.outcomes.answered),
             "fail": {"count": failed, "ns": 0},
             "queue": _duration(stats["queue"]),
             "compute_input": copies,
