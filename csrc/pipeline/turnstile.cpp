@@ -1,10 +1,18 @@
 #include "pipeline/turnstile.hpp"
 
+#include <algorithm>
 #include <mutex>
 
 namespace trtinfer::pipeline {
 
 using ring::Nanoseconds;
+
+namespace {
+
+// What all in line may be overtaken for together.
+constexpr Nanoseconds kOvertaking = 3'000'000;
+
+}  // namespace
 
 void Turnstile::go_out() {
   Waiter self;
@@ -42,7 +50,8 @@ void Turnstile::come_in() {
 // of a core, and those who overtake have one.
 bool Turnstile::may_overtake(Nanoseconds now) const {
   if (first_ == nullptr) return true;
-  return first_->get() != State::kLooking && now - first_since_ <= waking_;
+  const Nanoseconds while_waking = std::clamp(kOvertaking / waiting_, waking_ / 2, waking_);
+  return first_->get() != State::kLooking && now - first_since_ <= while_waking;
 }
 
 void Turnstile::join(Waiter& self, Nanoseconds now) {
@@ -52,6 +61,7 @@ void Turnstile::join(Waiter& self, Nanoseconds now) {
     last_->next = &self;
   }
   last_ = &self;
+  ++waiting_;
 }
 
 bool Turnstile::try_go(Waiter& self) {
@@ -74,6 +84,7 @@ bool Turnstile::try_go(Waiter& self) {
 Turnstile::Waiter* Turnstile::pop(Nanoseconds now) {
   out_ = true;
   since_ = now;
+  --waiting_;
   make_first(first_->next, now);
   return first_;
 }

@@ -15,7 +15,8 @@ namespace trtinfer::pipeline {
 class Turnstile {
  public:
   /// `away`: how long the next one waits for a caller that went out to come again. `waking`: how
-  /// long callers may overtake the first in line while it wakes up.
+  /// long callers may overtake the first in line while it wakes up; half of it in a long line,
+  /// whose last would wait for so many wakings.
   explicit Turnstile(ring::Nanoseconds away = 10'000, ring::Nanoseconds waking = 20'000)
       : away_(away), waking_(waking) {}
 
@@ -48,6 +49,7 @@ class Turnstile {
   ring::FutexMutex mutex_;  // guards all below; `since_` is read without it, too
   Waiter* first_ = nullptr;
   Waiter* last_ = nullptr;
+  std::uint32_t waiting_ = 0;
   bool out_ = false;  // one went out and has not come again
   ring::Nanoseconds first_since_ = 0;
   std::atomic<ring::Nanoseconds> since_{0};  // when the last one went out
