@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import shutil
 import ssl
 import subprocess
@@ -53,6 +54,11 @@ def test_both_protocols_are_served_over_tls(tmp_path: Path, certificate: tuple[P
             assert response.status == 200
             y = np.frombuffer(response.read()[-64:], np.float32)
             np.testing.assert_allclose(y, X @ WEIGHTS, rtol=1e-3)
+        entry = {"name": "x", "datatype": "FP32", "shape": [1, 256], "data": X.tolist()}
+        long_body = json.dumps({"inputs": [entry]}).encode().ljust(1_000_000)
+        connection.request("POST", "/v2/models/m/infer", long_body)
+        y = json.load(connection.getresponse())["outputs"][0]["data"]
+        np.testing.assert_allclose(y, X @ WEIGHTS, rtol=1e-3)
         connection.close()
         with served.connect() as plain:
             plain.sendall(b"GET /v2 HTTP/1.1\r\nHost: x\r\n\r\n")
