@@ -8,6 +8,7 @@ from collections import deque
 from typing import cast
 
 from trtinfer import _core
+from trtinfer.server.errors import UnavailableError
 from trtinfer.server.http.connections import Connections
 from trtinfer.server.http.message import Request, Response
 from trtinfer.server.http.reader import RequestReader
@@ -125,8 +126,11 @@ class Connection(asyncio.BufferedProtocol):
         Raises:
             UnavailableError: All bodies together are too many.
         """
+        connections = self._connections
         self._held += size
-        self._connections.hold(size)
+        connections.held += size
+        if size > 0 and connections.held > self._options.max_held_bytes:
+            raise UnavailableError("the bodies of other requests take all memory: try again later")
 
     def refuse(self, status: int, reason: str) -> None:
         """Say why, after the answers that are still owed, and end the connection."""

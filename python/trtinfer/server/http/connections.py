@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from trtinfer.server.errors import UnavailableError
 from trtinfer.server.http.message import Request, Response
 from trtinfer.server.options import ServerOptions
 from trtinfer.server.tracing import Tracer
@@ -81,16 +80,6 @@ class Connections:
     def remove(self, connection: Member) -> None:
         """Forget a connection that has ended."""
         self._open.discard(connection)
-
-    def hold(self, size: int) -> None:
-        """Count bytes that a body has become longer.
-
-        Raises:
-            UnavailableError: All bodies together are too many.
-        """
-        self.held += size
-        if size > 0 and self.held > self.options.max_held_bytes:
-            raise UnavailableError("the bodies of other requests take all memory: try again later")
 
     @property
     def busy(self) -> int:

@@ -129,7 +129,10 @@ class RequestReader:
 
     def _fill_body(self, size: int) -> None:
         self.room = self.room[size:]
-        self._hold(size)
+        try:
+            self._taker.hold(size)
+        except UnavailableError as error:
+            self.refuse(503, str(error))
         if not self.room:
             self.room = self._scratch
             self.on_message_complete()
@@ -214,7 +217,10 @@ class RequestReader:
             if isinstance(self._body, bytes):
                 self._body = bytearray(self._body)
             self._body += part
-        self._hold(len(part))
+        try:
+            self._taker.hold(len(part))
+        except UnavailableError as error:
+            self.refuse(503, str(error))
         if len(self._body) > self._options.max_body_bytes:
             self._refuse_body()
 
@@ -243,12 +249,6 @@ class RequestReader:
         self._taker.take(request)
 
     # --- Refusals -------------------------------------------------------------------------------
-
-    def _hold(self, size: int) -> None:
-        try:
-            self._taker.hold(size)
-        except UnavailableError as error:
-            self.refuse(503, str(error))
 
     def _refuse_headers(self) -> None:
         most = self._options.max_header_bytes
