@@ -250,7 +250,7 @@ def test_the_hook_may_close_its_session():
 def test_traces_leave_nothing_behind():
     gc.collect()
     before = trtinfer._core.live_objects()
-    with traced(models.slow_model()) as (session, traces):
+    with traced(models.slow_model(), max_inflight=1) as (session, traces):
         for _ in range(50):
             ask_every_way(session, ONE)
         keep_busy(session)
