@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from models import slow_model
 
+from trtinfer.load_generator import poisson_arrivals
+
 SERVE = """
 import sys, uvloop
 from trtinfer.server.options import ServerOptions
@@ -86,7 +88,10 @@ async def ask(streams: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> int
 
 
 async def open_loop(port: int, rate: float, seconds: float) -> Outcome:
-    """Requests at a constant rate, each timed from when it was due."""
+    """Requests as a Poisson process, each timed from when it was due.
+
+    At a constant rate of 90 % nobody would ever wait, on a machine with nothing else to do.
+    """
     outcome = Outcome()
     free: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
     for _ in range(CONNECTIONS):
@@ -102,8 +107,8 @@ async def open_loop(port: int, rate: float, seconds: float) -> Outcome:
 
     start = time.monotonic()
     tasks = []
-    for i in range(int(rate * seconds)):
-        due = start + i / rate
+    for arrival in poisson_arrivals(rate, seconds):
+        due = start + arrival * 1e-9
         await asyncio.sleep(max(0.0, due - time.monotonic()))
         tasks.append(asyncio.create_task(one(due)))
     await asyncio.gather(*tasks)
