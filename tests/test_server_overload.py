@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from models import slow_model
+from serving import read_response, serving
 
 from trtinfer.load_generator import poisson_arrivals
 
@@ -158,3 +159,25 @@ def resident(process: int) -> int:
     """Bytes of memory."""
     pages = Path(f"/proc/{process}/statm").read_text().split()[1]
     return int(pages) * os.sysconf("SC_PAGESIZE")
+
+
+def test_more_than_the_queue_holds_is_refused_and_counted(tmp_path: Path) -> None:
+    options = {"session_options": {"capacity": 2, "max_batch_size": 1, "max_inflight": 1}}
+    with serving({"slow": slow_model()}, tmp_path, model_options=options) as served:
+        busy = np.float32(60_000).tobytes()
+        request = b"POST /v2/models/slow/infer HTTP/1.1\r\nHost: x\r\n" + (
+            b"Inference-Header-Content-Length: 0\r\nContent-Length: 4\r\n\r\n" + busy
+        )
+        connections = [served.connect() for _ in range(8)]
+        for connection in connections:
+            connection.sendall(request)
+        statuses = sorted(read_response(connection)[0] for connection in connections)
+        for connection in connections:
+            connection.close()
+        refused = statuses.count(503)
+        assert statuses == [200] * (8 - refused) + [503] * refused
+        assert 1 <= refused <= 6
+        metrics = served.ask("GET", "/metrics")[1].decode()
+        labels = 'model="slow",version="1",reason="REJECTED"'
+        assert f"nv_inference_request_failure{{{labels}}} {refused}\n" in metrics
+        assert f'trtinfer_http_responses_total{{status="503"}} {refused}\n' in metrics

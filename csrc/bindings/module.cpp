@@ -10,14 +10,14 @@ constexpr const char* kRefusal =
     "trtinfer runs in the main interpreter only, as NumPy and ONNX Runtime do: import it there, or "
     "start a process";
 
+bool in_main_interpreter() { return PyInterpreterState_Get() == PyInterpreterState_Main(); }
+
 // Memory that is written before it is read, which Python's own bytearray(size) writes first.
 pybind11::object new_bytearray(pybind11::ssize_t size) {
   PyObject* bytes = PyByteArray_FromStringAndSize(nullptr, size);
   if (bytes == nullptr) throw pybind11::error_already_set();
   return pybind11::reinterpret_steal<pybind11::object>(bytes);
 }
-
-bool in_main_interpreter() { return PyInterpreterState_Get() == PyInterpreterState_Main(); }
 
 }  // namespace
 

@@ -15,8 +15,8 @@ namespace trtinfer::pipeline {
 class Turnstile {
  public:
   /// `away`: how long the next one waits for a caller that went out to come again. `waking`: how
-  /// long callers may overtake the first in line while it wakes up; half of it in a long line,
-  /// whose last would wait for so many wakings.
+  /// long callers may overtake the first in line while it wakes up; down to half of it in a long
+  /// line, whose last would wait for so many wakings.
   explicit Turnstile(ring::Nanoseconds away = 10'000, ring::Nanoseconds waking = 20'000)
       : away_(away), waking_(waking) {}
 

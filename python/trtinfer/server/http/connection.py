@@ -205,7 +205,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _stop_reading(self) -> None:
         """Ignore what still comes, so that the answer is read before a reset."""
-        self._reader.closed = True
+        self._reader.close()
         if self.busy or self._transport.is_closing():
             return
         self._resume_reading()

@@ -91,7 +91,7 @@ class RequestReader:
             except httptools.HttpParserUpgrade as upgrade:
                 self._parse_without_offer(data, upgrade)
         except httptools.HttpParserUpgrade:
-            self.closed = True  # the request itself is answered, and the connection then closed
+            self.close()  # the request itself is answered, and the connection then closed
         except httptools.HttpParserError as error:
             self.refuse(400, f"this is no HTTP/1.1 request: {error}")
         else:
@@ -129,10 +129,7 @@ class RequestReader:
 
     def _fill_body(self, size: int) -> None:
         self.room = self.room[size:]
-        try:
-            self._taker.hold(size)
-        except UnavailableError as error:
-            self.refuse(503, str(error))
+        self._hold(size)
         if not self.room:
             self.room = self._scratch
             self.on_message_complete()
@@ -217,10 +214,7 @@ class RequestReader:
             if isinstance(self._body, bytes):
                 self._body = bytearray(self._body)
             self._body += part
-        try:
-            self._taker.hold(len(part))
-        except UnavailableError as error:
-            self.refuse(503, str(error))
+        self._hold(len(part))
         if len(self._body) > self._options.max_body_bytes:
             self._refuse_body()
 
@@ -250,6 +244,12 @@ class RequestReader:
 
     # --- Refusals -------------------------------------------------------------------------------
 
+    def _hold(self, size: int) -> None:
+        try:
+            self._taker.hold(size)
+        except UnavailableError as error:
+            self.refuse(503, str(error))
+
     def _refuse_headers(self) -> None:
         most = self._options.max_header_bytes
         self.refuse(431, f"a request may have {_MAX_HEADERS} headers of {most} bytes together")
@@ -260,5 +260,5 @@ class RequestReader:
     def refuse(self, status: int, reason: str) -> None:
         """Read no more, and have the client told why."""
         if not self.closed:
-            self.closed = True
+            self.close()
             self._taker.refuse(status, reason)
