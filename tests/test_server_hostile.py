@@ -180,7 +180,7 @@ def mutated(data: bytes, dice: random.Random) -> bytes:
 
 @dataclass
 class Bystander:
-    """A client with good requests, who counts answers and the longest wait."""
+    """A client with good requests, at least one, who counts answers and the longest wait."""
 
     target: Target
     answers: int = 0
@@ -190,7 +190,7 @@ class Bystander:
     def run(self, stop: threading.Event) -> None:
         try:
             with self.target.connect() as connection:
-                while not stop.is_set():
+                while not (self.answers and stop.is_set()):
                     began = time.monotonic()
                     connection.sendall(HTTP_REQUESTS[0])
                     status, body = read_response(connection)
