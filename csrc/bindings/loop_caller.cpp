@@ -6,6 +6,7 @@
 
 #include "bindings/handmade_type.hpp"
 #include "bindings/loop_call.hpp"
+#include "bindings/loop_future.hpp"
 #include "bindings/register.hpp"
 
 namespace py = pybind11;
@@ -80,7 +81,8 @@ PyTypeObject* make_loop_caller_type() {
 
 Loop running_loop(LoopCaller* caller) {
   Loop running;
-  running.loop = steal(PyObject_CallNoArgs(get_running_loop.ptr()));
+  const py::handle known = loop_future::running_loop();
+  running.loop = known ? borrow(known.ptr()) : steal(PyObject_CallNoArgs(get_running_loop.ptr()));
   const py::handle self(as<PyObject>(caller));
   {
     const py::scoped_critical_section alone(self);

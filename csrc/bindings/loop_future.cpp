@@ -40,7 +40,12 @@ struct LoopFuture {
 
 // Held for ever.
 PyTypeObject* type = nullptr;
+PyTypeObject* task_type = nullptr;
 py::handle cancelled_error;
+py::handle answered;  // a future of asyncio that has ended with None, and of no loop
+
+// The loop on which this thread runs an awaiter, or null.
+thread_local PyObject* running = nullptr;
 
 // Between `attach`, which any thread calls, and the end of a future.
 using Alone = py::scoped_critical_section;
@@ -90,13 +95,33 @@ void schedule_awaiter(LoopFuture* self) {
   if (callback) call_soon(self, callback, context);
 }
 
+/// Whether it is a task's own way to wake up.
+bool wakes_task(PyObject* callback) {
+  PyObject* self = PyCFunction_CheckExact(callback) ? PyCFunction_GET_SELF(callback) : nullptr;
+  return self != nullptr && PyObject_TypeCheck(self, task_type);
+}
+
 void run_awaiter(LoopFuture* self) {
   const py::object callback = take(self->callback);
   const py::object context = take(self->context);
   if (!callback) return;
-  const auto result =
-      py::reinterpret_steal<py::object>(call_in_context(context.ptr(), callback.ptr(), cast(self)));
+  PyObject* before = std::exchange(running, self->loop);
+  // A task asks what wakes it up only for an exception, as the coroutine gets the result from here.
+  // Of asyncio's own futures it knows without looking methods up.
+  const bool plain = self->state == State::kDone && wakes_task(callback.ptr());
+  const auto result = py::reinterpret_steal<py::object>(
+      call_in_context(context.ptr(), callback.ptr(), plain ? answered.ptr() : cast(self)));
+  running = before;
   if (!result) throw py::error_already_set();
+}
+
+py::object make_answered() {
+  // All that a future asks of a loop while nothing waits for it.
+  const py::object loop = import("types", "SimpleNamespace")(
+      py::arg("get_debug") = py::type::of(py::bool_()));
+  py::object future = import("asyncio", "Future")(py::arg("loop") = loop);
+  future.attr("set_result")(py::none());
+  return future;
 }
 
 bool end_with(LoopFuture* self, py::object outputs, py::object error) {
@@ -319,6 +344,8 @@ PySendResult send(py::handle future, PyObject** answer) {
   return *answer == nullptr ? PYGEN_ERROR : PYGEN_RETURN;
 }
 
+py::handle running_loop() { return running; }
+
 bool has_awaiter(py::handle future) {
   const LoopFuture* self = cast(future.ptr());
   return self->state == State::kPending && self->callback != nullptr;
@@ -367,6 +394,9 @@ namespace trtinfer::bindings {
 void register_loop_future(py::module_& m) {
   loop_future::type = loop_future::make_loop_future_type();
   loop_future::cancelled_error = loop_future::import("asyncio", "CancelledError").release();
+  loop_future::task_type =
+      reinterpret_cast<PyTypeObject*>(loop_future::import("asyncio", "Task").release().ptr());
+  loop_future::answered = loop_future::make_answered().release();
   m.add_object("LoopFuture", reinterpret_cast<PyObject*>(loop_future::type));
 }
 

@@ -19,6 +19,10 @@ pybind11::object make(pybind11::handle loop);
 /// As PyIter_Send with None: what awaits it yields the future itself while it has not ended.
 PySendResult send(pybind11::handle future, PyObject** answer);
 
+/// The loop on which an awaiter is being run on this thread, or null: there it is the running loop,
+/// and to know that costs less than to ask asyncio (a system call until Python 3.11).
+pybind11::handle running_loop();
+
 /// Whether it has not ended and something waits for that.
 bool has_awaiter(pybind11::handle future);
 
