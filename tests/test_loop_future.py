@@ -106,6 +106,7 @@ def test_a_task_that_ends_the_loop_takes_no_answer_from_the_others(session, loop
         loop.run_until_complete(asyncio.wait(tasks))
     others = loop.run_until_complete(asyncio.wait_for(asyncio.gather(*tasks[1:]), 5))
     assert others == [2, 4, 6]
+    assert asyncio.run(call(4)) == 8  # on another loop of this thread
     with pytest.raises(error):
         tasks[0].result()
 

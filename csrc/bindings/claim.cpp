@@ -97,7 +97,7 @@ std::shared_ptr<Request> ClaimHandle::publish(const Delivery& delivery, bool wak
   request->deadline = deadline_from(request->arrival, delivery.timeout);
   request->notifier = delivery.notifier;
   if (delivery.notifier) {
-    request->cookie = NotifierHandle::make_cookie(delivery.cookie, layout_);
+    NotifierHandle::set_cookie(*request, delivery.cookie, layout_);
   }
   {
     const std::lock_guard lock(mutex_);

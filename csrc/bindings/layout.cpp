@@ -15,6 +15,7 @@ namespace {
 
 // Below this, copying into NumPy's own memory is cheaper than wrapping ours.
 constexpr std::size_t kCopyBytes = 4096;
+static_assert(pipeline::Request::kNearOutputs < kCopyBytes, "they end with the request");
 
 bool fits(const TensorSpec& spec, const std::int64_t* shape) {
   for (std::size_t i = 0; i < spec.shape.size(); ++i) {
@@ -189,19 +190,20 @@ py::dict Layout::outputs(const pipeline::Request& request) const {
   py::dict result;
   for (std::size_t i = 0; i < outputs_.size(); ++i) {
     const pipeline::OutputTensor& tensor = request.outputs[i];
+    const Shape& shape = request.output_shape(i, outputs_[i].spec);
     if (tensor.device) {
       result[outputs_[i].name] = DeviceTensor::within(
-          tensor.data, {tensor.data.get(), *tensor.device}, outputs_[i].spec.type, tensor.shape);
+          tensor.data, {tensor.data.get(), *tensor.device}, outputs_[i].spec.type, shape);
       continue;
     }
-    const std::size_t bytes = pipeline::byte_count(outputs_[i].spec.type, tensor.shape);
+    const std::size_t bytes = pipeline::byte_count(outputs_[i].spec.type, shape);
     if (bytes < kCopyBytes) {
-      py::array array = new_array(outputs_[i].dtype, tensor.shape);
+      py::array array = new_array(outputs_[i].dtype, shape);
       if (bytes > 0) std::memcpy(array.mutable_data(), tensor.data.get(), bytes);
       result[outputs_[i].name] = std::move(array);
     } else {
       result[outputs_[i].name] =
-          py::array(outputs_[i].dtype, tensor.shape, tensor.data.get(), keep_alive(tensor.data));
+          py::array(outputs_[i].dtype, shape, tensor.data.get(), keep_alive(tensor.data));
     }
   }
   return result;

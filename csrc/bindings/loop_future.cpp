@@ -117,8 +117,8 @@ void run_awaiter(LoopFuture* self) {
 
 py::object make_answered() {
   // All that a future asks of a loop while nothing waits for it.
-  const py::object loop = import("types", "SimpleNamespace")(
-      py::arg("get_debug") = py::type::of(py::bool_()));
+  const py::object loop =
+      import("types", "SimpleNamespace")(py::arg("get_debug") = py::type::of(py::bool_()));
   py::object future = import("asyncio", "Future")(py::arg("loop") = loop);
   future.attr("set_result")(py::none());
   return future;
@@ -233,7 +233,8 @@ PyObject* fill_timeline(PyObject* object, PyObject* timeline) {
   return note_times(object, timeline) ? Py_NewRef(Py_None) : nullptr;
 }
 
-PyObject* get_loop(PyObject* object, PyObject* /*unused*/) { return Py_NewRef(cast(object)->loop); }
+// Tasks look for a method `get_loop` first; to call one costs more than to read this.
+PyObject* get_loop(PyObject* object, void* /*unused*/) { return Py_NewRef(cast(object)->loop); }
 
 PyObject* get_blocking(PyObject* object, void* /*unused*/) {
   return PyBool_FromLong(cast(object)->blocking);
@@ -290,13 +291,14 @@ PyTypeObject* make_loop_future_type() {
       {"cancel", reinterpret_cast<PyCFunction>(slot(&cancel)), METH_VARARGS | METH_KEYWORDS,
        nullptr},
       {"done", &done, METH_NOARGS, nullptr},
-      {"get_loop", &get_loop, METH_NOARGS, nullptr},
       {"note_times", &fill_timeline, METH_O, nullptr},
       {"resolve", &resolve_with_none, METH_NOARGS, nullptr},
       {"result", &result, METH_NOARGS, nullptr},
       {}};
   static PyGetSetDef properties[] = {
-      {"_asyncio_future_blocking", &get_blocking, &set_blocking, nullptr, nullptr}, {}};
+      {"_asyncio_future_blocking", &get_blocking, &set_blocking, nullptr, nullptr},
+      {"_loop", &get_loop, nullptr, nullptr, nullptr},
+      {}};
   static PyType_Slot slots[] = {{Py_tp_new, slot(&create)},
                                 {Py_tp_dealloc, slot(&deallocate)},
                                 {Py_tp_traverse, slot(&traverse)},

@@ -1,5 +1,6 @@
 #include "bindings/notifier.hpp"
 
+#include <memory_resource>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -34,9 +35,10 @@ struct Cookie {
 
 }  // namespace
 
-std::shared_ptr<void> NotifierHandle::make_cookie(py::object cookie,
-                                                  std::shared_ptr<const Layout> layout) {
-  return std::make_shared<Cookie>(std::move(cookie), std::move(layout));
+void NotifierHandle::set_cookie(pipeline::Request& request, py::object cookie,
+                                std::shared_ptr<const Layout> layout) {
+  const std::pmr::polymorphic_allocator<Cookie> within(request.memory());
+  request.cookie = std::allocate_shared<Cookie>(within, std::move(cookie), std::move(layout));
 }
 
 // What came of an ended request; errors of building the outputs are errors of the request.

@@ -18,9 +18,10 @@ class NotifierHandle {
   NotifierHandle(const NotifierHandle&) = delete;
   NotifierHandle& operator=(const NotifierHandle&) = delete;
 
-  /// What `drain` needs to know of a request: its cookie and how to build its outputs.
-  static std::shared_ptr<void> make_cookie(pybind11::object cookie,
-                                           std::shared_ptr<const Layout> layout);
+  /// Notes in the request what `drain` needs to know of it: its cookie and how to build its
+  /// outputs.
+  static void set_cookie(pipeline::Request& request, pybind11::object cookie,
+                         std::shared_ptr<const Layout> layout);
 
   /// (cookie, error or None, outputs or None) of each request that ended since the last call.
   pybind11::list drain();

@@ -132,7 +132,7 @@ std::shared_ptr<Request> PipelineHandle::make_request(const ParsedInputs& parsed
                                                       const Delivery& delivery) {
   std::shared_ptr<Request> request = make_request(parsed, delivery.timeout);
   request->notifier = delivery.notifier;
-  request->cookie = NotifierHandle::make_cookie(delivery.cookie, layout_);
+  NotifierHandle::set_cookie(*request, delivery.cookie, layout_);
   return request;
 }
 
@@ -241,7 +241,7 @@ std::shared_ptr<Request> PipelineHandle::publish_object(py::object inputs,
   request->payload = hold(std::move(inputs));
   request->notifier = delivery.notifier;
   if (delivery.notifier) {
-    request->cookie = NotifierHandle::make_cookie(delivery.cookie, nullptr);
+    NotifierHandle::set_cookie(*request, delivery.cookie, nullptr);
   }
   Claim claim = claim_rows(1, {}, delivery.timeout ? request->deadline : 0);
   pipeline_->publish(std::move(claim), request, 0, delivery.priority, true);

@@ -97,7 +97,7 @@ Claim Pipeline::claim(std::uint32_t rows, const std::vector<Shape>& shapes, Nano
 }
 
 std::shared_ptr<Request> Pipeline::make_request(std::uint32_t rows, bool has_batch_axis) {
-  auto request = std::make_shared<Request>(rows, has_batch_axis);
+  std::shared_ptr<Request> request = Request::make(rows, has_batch_axis);
   if (executor_->keeps_outputs()) {
     request->outputs.resize(executor_->outputs().size());
   } else {

@@ -1,9 +1,11 @@
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <memory_resource>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -26,20 +28,25 @@ enum class Outcome : std::uint32_t {
   kClosed,     ///< the session was closed without draining
 };
 
-/// An output of a finished request; `data` keeps the memory alive.
+/// An output of a finished request.
 struct OutputTensor {
-  Shape shape;
-  std::shared_ptr<std::byte> data;
-  std::optional<int> device;  ///< the GPU that the memory is of; none: it is the host's
+  Shape shape;  ///< left empty where it is the specification's: see `Request::output_shape`
+  std::shared_ptr<std::byte> data;  ///< keeps the memory alive, unless that is the request's own
+  std::optional<int> device;        ///< the GPU that the memory is of; none: it is the host's
 };
 
 /// One inference asked for, from claim to completion. Shared by the caller and the batch that runs
-/// it: a caller that gave up leaves the memory valid until the batch is done.
+/// it: a caller that gave up leaves the memory valid until the batch is done. The small things that
+/// a request needs lie within it, as allocating each would cost more than all the rest.
 /// Thread-safe where said; everything else belongs to the lane while launched, then to the caller.
 class Request {
  public:
-  explicit Request(std::uint32_t rows, bool has_batch_axis);
+  Request(std::uint32_t rows, bool has_batch_axis);
   ~Request();
+
+  /// In memory that earlier requests have left behind on this thread, where there is some.
+  static std::shared_ptr<Request> make(std::uint32_t rows, bool has_batch_axis);
+
   Request(const Request&) = delete;
   Request& operator=(const Request&) = delete;
 
@@ -65,6 +72,12 @@ class Request {
   /// Notes that one of the request's units is through; true for the last one. Thread-safe.
   bool finish_unit() { return units_left.fetch_sub(1, std::memory_order_acq_rel) == 1; }
 
+  /// Outputs of up to as many bytes lie within the request; larger ones may outlive it.
+  static constexpr std::size_t kNearOutputs = 256;
+
+  /// Memory for what does not outlive the request.
+  std::pmr::memory_resource* memory() { return &memory_; }
+
   /// Allocates the outputs whose row shape is known, all in one block.
   void allocate_outputs(const std::vector<TensorSpec>& specs);
 
@@ -73,16 +86,26 @@ class Request {
   /// Null when it has another shape already. Thread-safe: parts of a request may run on two lanes.
   std::byte* output(std::size_t index, const TensorSpec& spec, const Shape& row, bool batched);
 
+  const Shape& output_shape(std::size_t index, const TensorSpec& spec) const {
+    return spec.is_static() && !has_batch_axis ? spec.shape : outputs[index].shape;
+  }
+
   /// Gives output `index` memory of a GPU, for all of the request's rows.
   void keep_output(std::size_t index, const Shape& row, bool batched,
                    std::shared_ptr<std::byte> data, int device);
 
-  const std::uint32_t rows;       ///< samples
-  const bool has_batch_axis;      ///< whether inputs and outputs carry the batch axis
-  std::vector<ring::Unit> units;  ///< the slots it was published in
+  const std::uint32_t rows;   ///< samples
+  const bool has_batch_axis;  ///< whether inputs and outputs carry the batch axis
+
+ private:
+  std::array<std::byte, kNearOutputs + 256> near_;  // a unit, two outputs, a cookie
+  std::pmr::monotonic_buffer_resource memory_{near_.data(), near_.size()};
+
+ public:
+  std::pmr::vector<ring::Unit> units{&memory_};  ///< the slots it was published in
   std::atomic<std::uint32_t> units_left{1};
   std::atomic<bool> launched{false};
-  std::vector<OutputTensor> outputs;
+  std::pmr::vector<OutputTensor> outputs{&memory_};
   ring::Nanoseconds arrival = 0, deadline = ring::kNever;
   std::atomic<ring::Nanoseconds> launched_at{0};
   ring::Nanoseconds finished_at = 0;         ///< set before the end; 0: it was not completed
