@@ -5,7 +5,7 @@ same plan without Python, trtinfer, ONNX Runtime with NVIDIA's TensorRT-RTX prov
 with a CUDA graph. Each answers one batch at a time, then as many as it can. Each has a process of
 its own, in which it may fail or hang, and all take turns; medians over rounds are shown, also when
 Ctrl-C or the time limit ends the bench. Needs a GPU; what else is missing is listed.
-    python bench/bench_engine.py [--rounds 5] [--seconds 0.4] [--limit 240] [--json FILE]
+    python bench/bench_engine.py [--rounds 5] [--seconds 0.4] [--limit 300] [--json FILE]
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def measure_all(options: argparse.Namespace) -> Contest:
         plans = ContenderProcess(build_plans, Path(folder, "plans"), options.limit)
         try:
             work = make_work(height, width)
-            plans.wait_until_ready(until)
+            plans.open(until)
         except LeftOutError as error:
             sys.exit(f"the plans cannot be built: {error}\n{plans.last_words()}")
         finally:
@@ -232,7 +232,7 @@ def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.4, help="of each half of a turn")
-    parser.add_argument("--limit", type=float, default=240, help="seconds of the whole bench")
+    parser.add_argument("--limit", type=float, default=300, help="seconds of the whole bench")
     parser.add_argument("--image", default="256x256", help="width and height of the images")
     parser.add_argument("--json", type=Path, help="write the figures of every round here")
     parser.add_argument("--plot", type=Path, help="draw them into this PNG")

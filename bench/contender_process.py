@@ -39,7 +39,7 @@ class _Failure:
 
 
 class ContenderProcess:
-    """Opens at once, and is asked for a turn at a time.
+    """Starts at once, opens when it is told to, and is asked for a turn at a time.
 
     Args:
         opened: How it is opened.
@@ -49,7 +49,7 @@ class ContenderProcess:
 
     def __init__(self, opened: Open, log: Path, limit: float) -> None:
         context = multiprocessing.get_context("spawn")
-        self._log = log
+        self._log, self._opening = log, limit
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(
             target=_serve, args=(theirs, str(log), opened, limit), daemon=True
@@ -58,23 +58,18 @@ class ContenderProcess:
         theirs.close()
         self._expect(limit)
 
-    def wait_until_ready(self, until: float) -> None:
+    def open(self, until: float) -> None:
         """Returns when it is open. `until` is a time of `time.monotonic`.
 
         Raises:
             LeftOutError: It failed, crashed or hung.
             TimeUpError: It is `until`, and its own limit is not reached.
         """
-        self._receive(until)
+        self._ask(None, self._opening, until)
 
     def measure(self, seconds: float, limit: float, until: float) -> Sample:
-        """Takes a turn, in at most `limit` seconds; raises what `wait_until_ready` raises."""
-        try:
-            self._pipe.send((seconds, limit))
-        except OSError:
-            raise LeftOutError(self._end()) from None
-        self._expect(limit)
-        sample: Sample = self._receive(until)
+        """Takes a turn, in at most `limit` seconds; raises what `open` raises."""
+        sample: Sample = self._ask((seconds, limit), limit, until)
         return sample
 
     def kill(self) -> None:
@@ -85,6 +80,14 @@ class ContenderProcess:
     def last_words(self, lines: int = 15) -> str:
         text = self._log.read_text(errors="replace") if self._log.exists() else ""
         return "\n".join(text.splitlines()[-lines:])
+
+    def _ask(self, what: Any, limit: float, until: float) -> Any:
+        try:
+            self._pipe.send(what)
+        except OSError:
+            raise LeftOutError(self._end()) from None
+        self._expect(limit)
+        return self._receive(until)
 
     def _expect(self, limit: float) -> None:
         self._limit, self._asked = limit, time.monotonic()
@@ -124,12 +127,16 @@ def _watched(limit: float) -> Iterator[None]:
 
 
 def _serve(pipe: Connection, log: str, opened: Open, limit: float) -> None:
-    """What the process does: opens, rehearses, and answers until the pipe closes."""
+    """What the process does: opens when asked, rehearses, and answers until the pipe closes."""
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(file, stream)
     faulthandler.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a whole terminal: the parent ends this
+    try:
+        pipe.recv()
+    except EOFError:
+        return
     with ExitStack() as stack:
         try:
             with _watched(limit):

@@ -34,7 +34,7 @@ class Contest:
         Args:
             opens: How they are opened, by scenario and name.
             until: The time of `time.monotonic` at which the contest ends.
-            opening: Seconds that opening may take, all at a time.
+            opening: Seconds that opening may take, each.
             patience: Seconds that a turn may take beside eight times those it is asked for.
         """
         self.samples: Samples = {key: {name: [] for name in by} for key, by in opens.items()}
@@ -55,7 +55,10 @@ class Contest:
         self._logs.cleanup()
 
     def hold(self, rounds: int, seconds: float) -> None:
-        """Opens everybody, then rounds of turns, until time is up or Ctrl-C or SIGTERM ends it."""
+        """Opens everybody, one at a time; then rounds of turns, until time is up.
+
+        Ctrl-C and SIGTERM end them, too.
+        """
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             self._open()
@@ -79,7 +82,7 @@ class Contest:
         for done, (scenario, name) in enumerate(list(self._processes)):
             self._say(f"opening {done + 1}/{len(self._processes)}", scenario, name)
             with self._left_out_if_it_fails(scenario, name) as process:
-                process.wait_until_ready(self._until)
+                process.open(self._until)
 
     def _round(self, rounds: int, seconds: float) -> None:
         """Who comes first changes from round to round."""

@@ -90,11 +90,13 @@ def test_kernels_run_on_every_gpu() -> None:
 @pytest.mark.gpu
 def test_probe_lists_every_gpu() -> None:
     probe = _core.probe_cuda()
+    address = r"[0-9A-Fa-f]{4,}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.\d"
     assert [device.index for device in probe.devices] == list(range(len(probe.devices)))
     for device in probe.devices:
         assert device.name
         assert device.compute_capability >= (7, 5)
         assert device.memory_bytes > 2**30
+        assert re.fullmatch(address, device.pci_address)
     assert probe.driver_version >= probe.runtime_version // 1000 * 1000
 
 

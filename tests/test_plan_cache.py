@@ -405,6 +405,25 @@ def test_waiting_is_said(folder: Path, builders: list[Builder], caplog) -> None:
     assert "waiting" in caplog.text
 
 
+def test_one_at_a_time_is_alone_on_a_gpu(folder: Path, caplog) -> None:
+    caplog.set_level(logging.INFO, "trtinfer")
+    order = []
+
+    def wait() -> None:
+        with PlanCache(folder).alone_on("0000:1b:00.0"):
+            order.append("next")
+
+    waiting = threading.Thread(target=wait)
+    with PlanCache(folder).alone_on("0000:1b:00.0"), PlanCache(folder).alone_on("0000:1c:00.0"):
+        waiting.start()
+        while "waiting" not in caplog.text:
+            time.sleep(0.001)
+        order.append("first")
+    waiting.join()
+    assert order == ["first", "next"]
+    assert list(folder.iterdir()) == []
+
+
 # --- What is kept -----------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from photos import photos
 
 import trtinfer
 from trtinfer import BuildOptions, TensorRtOptions, _core, default_model
+from trtinfer.plan_cache import PlanCache
 
 pytestmark = pytest.mark.gpu
 
@@ -95,6 +96,18 @@ def test_photos_keep_their_best_class_in_half_precision():
     ):
         for photo in photos():
             assert gpu(photo, top_k=1)[0][1] == cpu(photo, top_k=1)[0][1]
+
+
+def test_no_other_process_opens_a_model_meanwhile():
+    (address, *_) = (device.pci_address for device in _core.probe_cuda().devices)
+    x = np.ones(256, np.float32)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        with PlanCache().alone_on(address):
+            opening = pool.submit(on_gpu, models.matmul_model(), max_batch_size=2)
+            with pytest.raises(concurrent.futures.TimeoutError):
+                opening.result(1)
+        with opening.result(60) as gpu:
+            assert gpu.infer(x)["y"].shape == models.WEIGHTS.shape[1:]
 
 
 def test_several_inputs_and_outputs_and_many_threads():

@@ -17,7 +17,8 @@ void register_cuda(py::module_& m) {
       .def_readonly("index", &Device::index)
       .def_readonly("name", &Device::name)
       .def_readonly("compute_capability", &Device::compute_capability)
-      .def_readonly("memory_bytes", &Device::memory_bytes);
+      .def_readonly("memory_bytes", &Device::memory_bytes)
+      .def_readonly("pci_address", &Device::pci_address);
   py::class_<Probe>(m, "CudaProbe")
       .def_readonly("compiled", &Probe::compiled)
       .def_readonly("driver_version", &Probe::driver_version)

@@ -1,5 +1,7 @@
 #include "cuda/device.hpp"
 
+#include <array>
+
 #include "cuda/error.hpp"
 
 #if TRTINFER_CUDA
@@ -15,7 +17,14 @@ namespace {
 Device describe_device(int index) {
   cudaDeviceProp properties{};
   check(cudaGetDeviceProperties(&properties, index), "cudaGetDeviceProperties");
-  return {index, properties.name, {properties.major, properties.minor}, properties.totalGlobalMem};
+  std::array<char, 32> address{};
+  check(cudaDeviceGetPCIBusId(address.data(), static_cast<int>(address.size()), index),
+        "cudaDeviceGetPCIBusId");
+  return {index,
+          properties.name,
+          {properties.major, properties.minor},
+          properties.totalGlobalMem,
+          address.data()};
 }
 
 std::string no_gpu_reason(int code, int driver_version) {

@@ -14,6 +14,7 @@ struct Device {
   std::string name;
   std::pair<int, int> compute_capability;  // major, minor
   std::uint64_t memory_bytes = 0;
+  std::string pci_address;  // "0000:1b:00.0", the same for every process of a machine
 };
 
 // The answer of probe(). Versions are 1000 * major + 10 * minor; 0: absent.

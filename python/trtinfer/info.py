@@ -65,6 +65,7 @@ def _gpu() -> dict[str, Any]:
                 "name": device.name,
                 "compute_capability": "{}.{}".format(*device.compute_capability),
                 "memory_gib": round(device.memory_bytes / 2**30, 1),
+                "pci_address": device.pci_address,
             }
             for device in probe.devices
         ],

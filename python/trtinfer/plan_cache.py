@@ -148,7 +148,7 @@ class PlanCache:
         """
         if (data := self.get(key)) is not None:
             return data
-        with self._building(key):
+        with self._alone(self._name(key), "builds the same plan"):
             if (data := self.get(key)) is None:  # nobody has built it meanwhile
                 data = build()
                 self.put(key, data)
@@ -179,8 +179,21 @@ class PlanCache:
             _remove_unfinished(self._folder)
         return freed
 
+    def alone_on(self, gpu: str) -> contextlib.AbstractContextManager[None]:
+        """Returns a lock that of all processes with this folder one at a time holds.
+
+        Not held where the folder cannot be written.
+
+        Args:
+            gpu: The PCI address of what it is for.
+        """
+        return self._alone(f"gpu-{gpu}", "opens a model on the same GPU")
+
     def _path(self, folder: Path, key: Key) -> Path:
-        return folder / (hashlib.sha256(key_text(key)).hexdigest() + _SUFFIX)
+        return folder / (self._name(key) + _SUFFIX)
+
+    def _name(self, key: Key) -> str:
+        return hashlib.sha256(key_text(key)).hexdigest()
 
     def _make_folder(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -195,14 +208,14 @@ class PlanCache:
         return path
 
     @contextlib.contextmanager
-    def _building(self, key: Key) -> Iterator[None]:
-        """Holds the key's lock; without one where none can be made."""
+    def _alone(self, name: str, what: str) -> Iterator[None]:
+        """Holds the lock of that name; without one where none can be made."""
         with contextlib.ExitStack() as stack:
             if self._folder is not None:
-                path = self._path(self._folder, key).with_suffix(_LOCK_SUFFIX)
+                path = self._folder / (name + _LOCK_SUFFIX)
                 with contextlib.suppress(plan_file.UnsafeFileError, OSError):  # put() will say it
                     self._make_folder(self._folder)
-                    stack.enter_context(lock(path, _say_waiting))
+                    stack.enter_context(lock(path, lambda: _say_waiting(what)))
             yield
 
     def _files(self) -> list[tuple[Path, os.stat_result]]:
@@ -253,5 +266,5 @@ def _remove_unfinished(folder: Path) -> None:
                 path.unlink()
 
 
-def _say_waiting() -> None:
-    logger.info("another process builds the same plan; waiting for it")
+def _say_waiting(what: str) -> None:
+    logger.info("another process %s; waiting for it", what)

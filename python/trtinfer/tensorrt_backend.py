@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from trtinfer import (
@@ -61,25 +62,41 @@ def open_model(
         open_on = engines.of_plan(source, most, options, batched)
     else:
         open_on = engines.of_model(source, most, recipe, options, batched, cache)
-    gpus: dict[int, _core.TensorRtExecutor] = {}
-    for device in devices:
-        found = open_on(device)
-        tensors = model_tensors(found.inputs, found.outputs, found.axis, recipe)
-        gpus[device] = _open_executor(found, tensors, recipe, sizes, options, cache)
-    executor, fallback = _joined(gpus, sizes.max_inflight), None
-    if options.falls_back and found.model_for_cpu is not None:
-        lanes = len(gpus) * sizes.max_inflight
-        second = _second_executor(found.model_for_cpu, tensors, recipe, lanes)
-        executor = fallback = _core.FallbackExecutor(executor, second, _report)
+    engines_on = {device: open_on(device) for device in devices}
+    found = engines_on[devices[0]]
+    tensors = model_tensors(found.inputs, found.outputs, found.axis, recipe)
     buckets = [size for size, _ in found.buckets]
-    sizes = replace(sizes, max_batch_size=buckets[-1])
-    policy = _policy(sizes, buckets, groups=len(gpus))
-    pipeline = _open_pinned(executor, tensors, sizes, groups=len(gpus), policy=policy)
-    if policy is not None:
-        batch_policy.learn_costs(policy, pipeline, tensors, recipe)
+    with _alone_on(devices, cache):
+        gpus = {
+            device: _open_executor(engines, tensors, recipe, sizes, options, cache)
+            for device, engines in engines_on.items()
+        }
+        executor, fallback = _joined(gpus, sizes.max_inflight), None
+        if options.falls_back and found.model_for_cpu is not None:
+            lanes = len(gpus) * sizes.max_inflight
+            second = _second_executor(found.model_for_cpu, tensors, recipe, lanes)
+            executor = fallback = _core.FallbackExecutor(executor, second, _report)
+        sizes = replace(sizes, max_batch_size=buckets[-1])
+        policy = _policy(sizes, buckets, groups=len(gpus))
+        pipeline = _open_pinned(executor, tensors, sizes, groups=len(gpus), policy=policy)
+        if policy is not None:
+            batch_policy.learn_costs(policy, pipeline, tensors, recipe)
     metadata = {} if source.plan_flavor else model_metadata.read(source.given)
     opened = backend.open_model(pipeline, tensors, metadata, "tensorrt")
     return replace(opened, fallback=fallback, gpus=gpus, policy=policy)
+
+
+@contextmanager
+def _alone_on(devices: Sequence[int], cache: PlanCache) -> Iterator[None]:
+    """Lets no other process open a model on these GPUs: what is timed meanwhile would be wrong.
+
+    Several that open the same model at once also compile its kernels once that way.
+    """
+    by_index = {device.index: device.pci_address for device in _core.probe_cuda().devices}
+    with ExitStack() as stack:
+        for address in sorted({by_index[device] for device in devices}):
+            stack.enter_context(cache.alone_on(address))
+        yield
 
 
 def _policy(sizes: RingSizes, buckets: Sequence[int], groups: int) -> _core.LatencyPolicy | None:
