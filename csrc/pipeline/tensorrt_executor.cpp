@@ -11,8 +11,8 @@
 namespace trtinfer::pipeline {
 namespace {
 
-constexpr double kSideBySidePays = 1.1;  // times the rate of one engine after another
-constexpr int kTrials = 8;  // in a row, in which no time gets shorter
+constexpr double kSideBySidePays = 1.1;                // times the rate of one engine after another
+constexpr int kTrials = 8;                             // in a row, in which no time gets shorter
 constexpr ring::Nanoseconds kTrialTime = 300'000'000;  // after which there are no more
 
 bool vary(const std::vector<TensorSpec>& inputs) {
