@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
+from trtinfer import _core
+from trtinfer.completion import LoopCompleter
 from trtinfer.types import Array, Outputs
 
-if TYPE_CHECKING:
-    from trtinfer import _core
-
-Submit = Callable[["_core.Claim", "float | None", int], "Future[Outputs]"]
+Submit: TypeAlias = Callable[[_core.Claim, float | None, int], "Future[Outputs]"]
+CompleterOf: TypeAlias = Callable[[asyncio.AbstractEventLoop], LoopCompleter]
 
 
 class Slot:
@@ -27,10 +28,11 @@ class Slot:
             a view after ``publish()``: the memory then belongs to the batch, later to others.
     """
 
-    def __init__(self, claim: _core.Claim, submit: Submit) -> None:
+    def __init__(self, claim: _core.Claim, submit: Submit, completer_of: CompleterOf) -> None:
         """Wrap a native claim; sessions do this, see `Session.claim`."""
         self._claim = claim
         self._submit = submit
+        self._completer_of = completer_of
         self.inputs: dict[str, Array] = claim.inputs
 
     def publish(self, timeout: float | None = None, priority: int = 0) -> Future[Outputs]:
@@ -52,6 +54,18 @@ class Slot:
     def infer(self, timeout: float | None = None, priority: int = 0) -> Outputs:
         """Publish the filled slot and wait for the outputs; see `publish` and `Session.infer`."""
         return self._claim.infer(timeout, priority)
+
+    async def ainfer(self, timeout: float | None = None, priority: int = 0) -> Outputs:
+        """Publish the filled slot and await the outputs, as `Session.ainfer` does; see `publish`.
+
+        Cancelling the awaiting task takes the request back if its batch has not been launched.
+        """
+        loop = asyncio.get_running_loop()
+        future = _core.LoopFuture(loop)
+        notifier = self._completer_of(loop).notifier
+        future.attach(self._claim.submit(notifier, future, timeout, priority))
+        outputs: Outputs = await future
+        return outputs
 
     def release(self) -> None:
         """Give the slot back unpublished; nothing happens if it is no longer held."""

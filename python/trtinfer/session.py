@@ -138,12 +138,12 @@ class Session:
         self._pipeline = opened.pipeline
         self._intake = Intake(opened, self._recipe)
         self._futures = FutureCompleter()
-        loops = LoopCompleters(self._pipeline)
+        self._loops = LoopCompleters(self._pipeline)
         self._loop_caller = _core.LoopCaller(
-            self._pipeline, opened.has_tensors, loops.of, self._intake.ainfer
+            self._pipeline, opened.has_tensors, self._loops.of, self._intake.ainfer
         )
         self._traces = TraceDelivery(trace, self._pipeline) if trace is not None else None
-        self._held = closing.Held(self._pipeline, self._futures, loops, self._traces)
+        self._held = closing.Held(self._pipeline, self._futures, self._loops, self._traces)
         closing.watch(self, self._held)
 
     # --- Requests -----------------------------------------------------------------------------
@@ -289,7 +289,7 @@ class Session:
             if rows is not None and rows > self._pipeline.max_batch_size:
                 raise InputError(f"{rows=}: at most {self._pipeline.max_batch_size} fit a batch")
             claim = self._pipeline.claim(rows or 1, rows is not None, shapes, timeout)
-        return Slot(claim, self._submit_claim)
+        return Slot(claim, self._submit_claim, self._loops.of)
 
     # --- State --------------------------------------------------------------------------------
 
