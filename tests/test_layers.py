@@ -95,7 +95,6 @@ SERVER_ORDER = [
     "trace",
     "trace_file",
     "tracing",
-    "slot_body",
     "inference",
     "cuda_memory",
     "shared_memory",

@@ -131,9 +131,8 @@ class Server:
         PageCall().add_to(routes)
         OpenApiCall().add_to(routes)
         application = Application(self._options, routes, self._state, self._log)
-        connections = Connections(
-            self._options, application, application.claim, application.refuse, self._tracer
-        )
+        refuse = application.refuse
+        connections = Connections(self._options, application, refuse, self._tracer)
         counters = ServerCounters(self._state, application, connections, self._calls)
         MonitoringCall(self._repository, counters).add_to(routes)
         self._connections = connections
