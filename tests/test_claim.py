@@ -39,6 +39,12 @@ def free_slots(session: trtinfer.Session) -> int:
     return session.stats()["free_slots"]
 
 
+def filled_slot(session: trtinfer.Session) -> trtinfer.Slot:
+    slot = session.claim()
+    slot.inputs["x"][...] = 1
+    return slot
+
+
 def test_what_is_written_is_answered(session):
     x = rows(256)
     with session.claim() as slot:
@@ -165,9 +171,7 @@ def test_a_cancelled_task_takes_its_slot_back():
 
         async def main() -> None:
             keep_busy(session)
-            slot = session.claim()
-            slot.inputs["x"][...] = 1
-            task = asyncio.create_task(slot.ainfer())
+            task = asyncio.create_task(filled_slot(session).ainfer())
             await asyncio.sleep(0)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -182,8 +186,7 @@ def test_awaiting_a_slot_takes_a_timeout_and_happens_once():
 
         async def main() -> None:
             keep_busy(session)
-            slot = session.claim()
-            slot.inputs["x"][...] = 1
+            slot = filled_slot(session)
             with pytest.raises(trtinfer.DeadlineExceededError):
                 await slot.ainfer(timeout=0.0, priority=7)
             with pytest.raises(trtinfer.InputError, match="published"):
@@ -195,9 +198,7 @@ def test_awaiting_a_slot_takes_a_timeout_and_happens_once():
 def test_publish_takes_a_timeout_and_a_priority():
     with trtinfer.Session(models.slow_model(), max_inflight=1) as session:
         keep_busy(session)
-        with session.claim() as slot:
-            slot.inputs["x"][...] = 1
-            future = slot.publish(timeout=0.0, priority=7)
+        future = filled_slot(session).publish(timeout=0.0, priority=7)
         with pytest.raises(trtinfer.DeadlineExceededError):
             future.result(PATIENCE)
 

@@ -180,12 +180,12 @@ class PlanCache:
         return freed
 
     def alone_on(self, gpu: str) -> contextlib.AbstractContextManager[None]:
-        """Returns a lock that of all processes with this folder one at a time holds.
+        """Returns a lock of a GPU, which one process at a time holds of those with this folder.
 
-        Not held where the folder cannot be written.
+        Where the folder cannot be written, nobody waits.
 
         Args:
-            gpu: The PCI address of what it is for.
+            gpu: Its PCI address.
         """
         return self._alone(f"gpu-{gpu}", "opens a model on the same GPU")
 
