@@ -245,6 +245,20 @@ def test_a_failure_reaches_the_caller_who_waits():
 # --- Latencies -----------------------------------------------------------------------------------
 
 
+def test_stats_tell_copies_of_a_batch_from_its_compute():
+    rows, length = 8, 1 << 18  # 8 MB, at less than 100 GB/s
+    with trtinfer.Session(models.varying_model(), max_batch_size=rows) as session:
+        session.infer_many([np.ones(length, np.float32)] * rows)
+        stats = session.stats()
+    assert stats["batch_sizes"] == {rows: 1}
+    assert stats["output"]["count"] == rows
+    assert stats["batch_output"] == {rows: pytest.approx(stats["output"]["mean"])}
+    assert stats["output"]["mean"] > 80e-6
+    stages = [stats[stage]["mean"] for stage in ("queue", "input", "compute", "output")]
+    assert all(stages)
+    assert sum(stages) <= stats["total"]["mean"] * 1.01
+
+
 def test_stats_tell_queue_compute_and_total_apart(session):
     started = time.monotonic()
     busy = keep_busy(session)

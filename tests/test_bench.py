@@ -53,6 +53,7 @@ def test_batches_are_those_of_the_stretch_of_time():
     assert batches.sizes == {2: 3}
     assert batches.mean_size == 2
     assert 0 < batches.compute < 1
+    assert 0 <= batches.transfer < batches.compute
 
 
 def test_saturation_fills_batches():
@@ -64,13 +65,14 @@ def test_saturation_fills_batches():
     assert not saturated.is_timed
 
 
-def test_open_loop_splits_latency_into_queue_and_compute():
+def test_open_loop_splits_latency_into_queue_transfer_and_compute():
     with Session(slow_model(), max_batch_size=1) as session:
         measured = Bench(session, [np.float32(2000)], seconds=0.3, warm_up=0).open_loop(50)
     mean = measured.histogram.quantiles()["mean"]
     assert measured.offered == 50
-    assert measured.batches.queue + measured.batches.compute <= mean * 1.01
-    assert measured.batches.compute > 1e-4
+    batches = measured.batches
+    assert batches.queue + batches.transfer + batches.compute <= mean * 1.01
+    assert batches.compute > 1e-4
 
 
 @pytest.fixture

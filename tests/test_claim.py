@@ -164,6 +164,7 @@ def test_slots_are_published_and_awaited_on_an_event_loop(session):
 
     np.testing.assert_allclose(asyncio.run(main()), xs @ models.WEIGHTS, rtol=1e-4, atol=1e-4)
     assert free_slots(session) == 8
+    assert session.stats()["batch_sizes"] == {4: 6}  # those of one turn of the loop share batches
 
 
 def test_a_cancelled_task_takes_its_slot_back():

@@ -87,7 +87,7 @@ def test_latencies_and_batch_sizes_are_those_of_the_statistics(session):
     def value(name: str, **labels: str) -> float | None:
         return registry.get_sample_value(f"trtinfer_{name}", {"model": "m", **labels})
 
-    for stage in ("queue", "compute", "total"):
+    for stage in ("queue", "input", "compute", "output", "total"):
         assert value("latency_seconds", stage=stage, quantile="0.99") == stats[stage]["p99"]
         assert value("latency_seconds_count", stage=stage) == 3
         mean = value("latency_seconds_sum", stage=stage) / 3

@@ -160,6 +160,23 @@ def test_rows_of_any_number_of_bytes_come_out_of_scattered_slots(length):
             np.testing.assert_array_equal(answers, rows)
 
 
+@pytest.mark.parametrize(("length", "least"), [(1 << 10, 0), (1 << 21, 80e-6)])
+def test_stats_tell_transfers_from_compute(length, least):
+    # Kernels move the short rows, copy engines the long ones: 8 MB at less than 100 GB/s.
+    node = helper.make_node("Relu", ["x"], ["y"])
+    x, y = (models.tensor(name, ["n", length]) for name in "xy")
+    row = np.ones(length, np.float32)
+    with on_gpu(models.build([node], [x], [y]), max_batch_size=1, capacity=4) as gpu:
+        for _ in range(20):
+            gpu.infer(row)
+        stats = gpu.stats()
+    stages = [stats[stage] for stage in ("queue", "input", "compute", "output")]
+    assert sum(stage["mean"] for stage in stages) <= stats["total"]["mean"] * 1.01
+    for stage in ("input", "output"):
+        assert least < stats[stage]["mean"] < 0.01
+        assert stats[f"batch_{stage}"] == {1: pytest.approx(stats[stage]["mean"])}
+
+
 def test_claimed_slots_are_filled_in_pinned_memory():
     x = np.random.default_rng(0).random((3, 224, 224), np.float32)
     with on_gpu(default_model.path(), max_batch_size=2) as gpu:

@@ -71,13 +71,13 @@ py::dict ClaimHandle::inputs() const {
 }
 
 PendingRequest ClaimHandle::submit(const Delivery& delivery) {
-  const std::shared_ptr<Request> request = publish(delivery, true);
+  const std::shared_ptr<Request> request = publish(delivery);
   if (request->deadline != kNever) pipeline_->watch_deadline(request);
   return {pipeline_, request};
 }
 
 py::dict ClaimHandle::infer(const Delivery& delivery) {
-  const std::shared_ptr<Request> request = publish(delivery, false);
+  const std::shared_ptr<Request> request = publish(delivery);
   return wait_for(pipeline_, *layout_, request);
 }
 
@@ -91,7 +91,7 @@ void ClaimHandle::release() {
   claim_.release();
 }
 
-std::shared_ptr<Request> ClaimHandle::publish(const Delivery& delivery, bool wake) {
+std::shared_ptr<Request> ClaimHandle::publish(const Delivery& delivery) {
   auto request = pipeline_->make_request(claim_.rows(), has_batch_axis_);
   keep_context(*pipeline_, *request);
   request->deadline = deadline_from(request->arrival, delivery.timeout);
@@ -102,7 +102,7 @@ std::shared_ptr<Request> ClaimHandle::publish(const Delivery& delivery, bool wak
   {
     const std::lock_guard lock(mutex_);
     if (claim_.held()) {
-      pipeline_->publish(std::move(claim_), request, 0, delivery.priority, wake);
+      pipeline_->publish(std::move(claim_), request, 0, delivery.priority, delivery.wakes);
       return request;
     }
   }
@@ -121,15 +121,16 @@ void register_claim(py::module_& m) {
       .def(
           "submit",
           [](ClaimHandle& self, const NotifierHandle& notifier, py::object cookie,
-             std::optional<double> timeout, int priority) {
-            return self.submit({notifier.get(), std::move(cookie), timeout, priority});
+             std::optional<double> timeout, int priority, bool wakes) {
+            return self.submit(
+                {notifier.get(), std::move(cookie), timeout, priority, false, wakes});
           },
           py::arg("notifier"), py::arg("cookie"), py::arg("timeout") = py::none(),
-          py::arg("priority") = 0)
+          py::arg("priority") = 0, py::arg("wakes") = true)
       .def(
           "infer",
           [](ClaimHandle& self, std::optional<double> timeout, int priority) {
-            return self.infer({nullptr, py::none(), timeout, priority});
+            return self.infer({nullptr, py::none(), timeout, priority, false, false});
           },
           py::arg("timeout") = py::none(), py::arg("priority") = 0);
 }

@@ -59,7 +59,7 @@ class ClaimHandle {
   bool held() const;
 
  private:
-  std::shared_ptr<pipeline::Request> publish(const Delivery& delivery, bool wake);
+  std::shared_ptr<pipeline::Request> publish(const Delivery& delivery);
 
   std::shared_ptr<pipeline::Pipeline> pipeline_;
   std::shared_ptr<const Layout> layout_;

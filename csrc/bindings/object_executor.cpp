@@ -8,7 +8,7 @@ namespace trtinfer::bindings {
 
 ObjectExecutor::ObjectExecutor(py::object function) : function_(hold(std::move(function))) {}
 
-void ObjectExecutor::run(const pipeline::Batch& batch) {
+pipeline::TransferTimes ObjectExecutor::run(const pipeline::Batch& batch) {
   pipeline::Request& request = *batch.units.front().request;
   const py::gil_scoped_acquire locked;
   const auto function = py::reinterpret_borrow<py::object>(static_cast<PyObject*>(function_.get()));
@@ -21,6 +21,7 @@ void ObjectExecutor::run(const pipeline::Batch& batch) {
     if (error.matches(PyExc_KeyboardInterrupt)) PyErr_SetInterrupt();
     throw pipeline::ExecutionError(py::str(error.value()).cast<std::string>());
   }
+  return {};
 }
 
 }  // namespace trtinfer::bindings

@@ -16,7 +16,7 @@ class ObjectExecutor : public pipeline::Executor {
  public:
   explicit ObjectExecutor(pybind11::object function);
 
-  void run(const pipeline::Batch& batch) override;
+  pipeline::TransferTimes run(const pipeline::Batch& batch) override;
   std::uint64_t batch_key(const std::vector<pipeline::Shape>&) const override { return 0; }
   const std::vector<pipeline::TensorSpec>& outputs() const override { return outputs_; }
 

@@ -7,6 +7,10 @@ namespace py = pybind11;
 namespace trtinfer::bindings {
 namespace {
 
+double seconds_each(const std::atomic<std::int64_t>& nanoseconds, std::uint64_t count) {
+  return static_cast<double>(nanoseconds.load()) * 1e-9 / static_cast<double>(count);
+}
+
 py::dict quantiles(const pipeline::Histogram& histogram) {
   const std::uint64_t count = histogram.count();
   py::dict result;
@@ -43,9 +47,13 @@ py::dict stats_of(pipeline::Pipeline& pipeline) {
   result["queue_length"] = occupancy.published;
   result["free_slots"] = occupancy.free;
   result["batches_in_flight"] = occupancy.lanes_busy;
-  py::dict sizes, compute;
+  py::dict sizes, input, compute, output;
   for (std::size_t size = 1; size < stats.batch_sizes.size(); ++size) {
-    if (const std::uint64_t count = stats.batch_sizes[size].load()) sizes[py::int_(size)] = count;
+    if (const std::uint64_t count = stats.batch_sizes[size].load()) {
+      sizes[py::int_(size)] = count;
+      input[py::int_(size)] = seconds_each(stats.batch_input[size], count);
+      output[py::int_(size)] = seconds_each(stats.batch_output[size], count);
+    }
     const bool last_of_bucket = size + 1 == stats.batch_sizes.size() ||
                                 stats.batch_compute[size] != stats.batch_compute[size + 1];
     if (last_of_bucket && stats.batch_compute[size]->count() > 0) {
@@ -53,9 +61,13 @@ py::dict stats_of(pipeline::Pipeline& pipeline) {
     }
   }
   result["batch_sizes"] = sizes;
+  result["batch_input"] = input;
   result["batch_compute"] = compute;
+  result["batch_output"] = output;
   result["queue"] = quantiles(stats.queue);
+  result["input"] = quantiles(stats.input);
   result["compute"] = quantiles(stats.compute);
+  result["output"] = quantiles(stats.output);
   result["total"] = quantiles(stats.total);
   return result;
 }

@@ -6,18 +6,15 @@
 #include "cuda/host_copy_kernels.hpp"
 
 namespace trtinfer::cuda {
-namespace {
 
-constexpr std::size_t kWord = sizeof(std::uint32_t);
-
-}  // namespace
-
-HostReader::HostReader(std::uint32_t most_blocks)
-    : list_(allocate_pinned(most_blocks * sizeof(HostRows))) {
+HostReader::HostReader(std::uint32_t most_blocks, const HostWriter& writer)
+    : list_(allocate_pinned(most_blocks * sizeof(HostRows))),
+      state_(reinterpret_cast<RunState*>(writer.state_.get())) {
   std::memset(list_.get(), 0, most_blocks * sizeof(HostRows));
 }
 
 bool HostReader::reads(const void* to, const Rows& rows) {
+  constexpr std::size_t kWord = sizeof(std::uint32_t);
   return reinterpret_cast<std::uintptr_t>(to) % kWord == 0 &&
          (rows.rows == 1 || rows.to_stride % kWord == 0);
 }
@@ -34,15 +31,21 @@ void HostReader::add(void* to, const void* from, const Rows& rows) {
 }
 
 void HostReader::launch(std::uint32_t blocks, const Stream& stream) const {
-  launch_host_reader(reinterpret_cast<const HostRows*>(list_.get()), blocks, stream.get());
+  launch_host_reader(reinterpret_cast<const HostRows*>(list_.get()), blocks, state_, stream.get());
 }
 
 HostWriter::HostWriter()
-    : counters_(allocate_device(2 * sizeof(std::uint32_t))), ended_(allocate_pinned(kWord)) {
-  std::memset(ended_.get(), 0, kWord);
+    : state_(allocate_device(sizeof(RunState))), report_(allocate_pinned(sizeof(RunReport))) {
+  std::memset(report_.get(), 0, sizeof(RunReport));
   const Stream stream;
-  clear_async(counters_.get(), 2 * sizeof(std::uint32_t), stream);
+  clear_async(state_.get(), sizeof(RunState), stream);
   stream.synchronize();
+}
+
+RunReport& HostWriter::report() const { return *reinterpret_cast<RunReport*>(report_.get()); }
+
+void HostWriter::start(const Stream& stream) const {
+  launch_writing_start(reinterpret_cast<RunState*>(state_.get()), stream.get());
 }
 
 void HostWriter::launch(std::span<const Output> outputs, const Stream& stream) const {
@@ -51,19 +54,21 @@ void HostWriter::launch(std::span<const Output> outputs, const Stream& stream) c
     writes.outputs[writes.count++] = {static_cast<const std::byte*>(output.from),
                                       static_cast<std::byte*>(output.to), output.bytes};
   }
-  writes.counters = reinterpret_cast<std::uint32_t*>(counters_.get());
-  writes.ended = reinterpret_cast<std::uint32_t*>(ended_.get());
+  writes.state = reinterpret_cast<RunState*>(state_.get());
+  writes.report = &report();
   launch_host_writer(writes, stream.get());
 }
 
 bool HostWriter::done() const {
   // The GPU writes it after all outputs, each with a fence that the host is in.
-  auto* const ended = reinterpret_cast<std::uint32_t*>(ended_.get());
-  return std::atomic_ref(*ended).load(std::memory_order_acquire) == expected_;
+  return std::atomic_ref(report().runs).load(std::memory_order_acquire) == expected_;
 }
 
+HostCopyTimes HostWriter::times() const { return {report().reading, report().writing}; }
+
 #if !TRTINFER_CUDA
-void launch_host_reader(const HostRows*, std::uint32_t, void*) {}
+void launch_host_reader(const HostRows*, std::uint32_t, RunState*, void*) {}
+void launch_writing_start(RunState*, void*) {}
 void launch_host_writer(const HostWrites&, void*) {}
 #endif
 

@@ -14,6 +14,12 @@ constexpr int kReadersEach = 32;  // thread blocks for each block of memory
 constexpr int kMostWriters = 32;
 constexpr std::size_t kBytesEachWriter = 4096;
 
+__device__ std::uint64_t gpu_time() {
+  std::uint64_t nanoseconds;
+  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(nanoseconds));
+  return nanoseconds;
+}
+
 __device__ bool is_aligned(const void* address, std::size_t stride) {
   return reinterpret_cast<std::uintptr_t>(address) % sizeof(uint4) == 0 &&
          stride % sizeof(uint4) == 0;
@@ -76,7 +82,8 @@ __device__ void copy_unaligned(const HostRows& block) {
   }
 }
 
-__global__ void __launch_bounds__(kThreads) read_host(const HostRows* list) {
+__global__ void __launch_bounds__(kThreads) read_host(const HostRows* list, RunState* state) {
+  const std::uint64_t start = gpu_time();
   __shared__ HostRows block;
   constexpr unsigned kWords = sizeof(HostRows) / sizeof(std::uint64_t);
   if (threadIdx.x < kWords) {
@@ -92,10 +99,25 @@ __global__ void __launch_bounds__(kThreads) read_host(const HostRows* list) {
   } else {
     copy_unaligned(block);
   }
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  if (blockIdx.x == 0 && blockIdx.y == 0) state->reading_from = start;
+  atomicMax(reinterpret_cast<unsigned long long*>(&state->reading_to), gpu_time());
 }
 
+__global__ void start_writing(RunState* state) { state->writing_from = gpu_time(); }
+
 __global__ void __launch_bounds__(kThreads) write_host(HostWrites writes) {
-  const std::uint32_t run = writes.counters[1] + 1;  // no block changes it before all have read it
+  RunState& state = *writes.state;
+  // No block changes these before all have read them.
+  const std::uint32_t run = state.runs + 1;
+  const std::uint64_t start = state.writing_from != 0 ? state.writing_from : gpu_time();
+  if (blockIdx.x == 0 && threadIdx.x == 0) {
+    const bool reads = state.reading_to > state.reading_from;
+    writes.report->reading =
+        reads ? static_cast<std::uint32_t>(state.reading_to - state.reading_from) : 0;
+    state.reading_to = 0;
+  }
   for (std::uint32_t k = 0; k < writes.count; ++k) {
     // Both are allocations, so they are aligned.
     const auto& output = writes.outputs[k];
@@ -111,19 +133,27 @@ __global__ void __launch_bounds__(kThreads) write_host(HostWrites writes) {
   if (threadIdx.x != 0) return;
   __threadfence_system();  // behind the barrier: for what all threads wrote
   if (gridDim.x > 1) {
-    if (atomicAdd(&writes.counters[0], 1) != gridDim.x - 1) return;
-    writes.counters[0] = 0;
+    if (atomicAdd(&state.blocks_done, 1) != gridDim.x - 1) return;
+    state.blocks_done = 0;
     __threadfence_system();
   }
-  writes.counters[1] = run;
-  *static_cast<volatile std::uint32_t*>(writes.ended) = run;
+  state.runs = run;
+  state.writing_from = 0;
+  const std::uint64_t duration = gpu_time() - start;
+  *reinterpret_cast<volatile std::uint64_t*>(writes.report) = duration << 32 | run;
 }
 
 }  // namespace
 
-void launch_host_reader(const HostRows* list, std::uint32_t blocks, void* stream) {
-  read_host<<<dim3(kReadersEach, blocks), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(list);
+void launch_host_reader(const HostRows* list, std::uint32_t blocks, RunState* state, void* stream) {
+  const dim3 grid(kReadersEach, blocks);
+  read_host<<<grid, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(list, state);
   check(cudaGetLastError(), "launch of the kernel that reads inputs");
+}
+
+void launch_writing_start(RunState* state, void* stream) {
+  start_writing<<<1, 1, 0, static_cast<cudaStream_t>(stream)>>>(state);
+  check(cudaGetLastError(), "launch of the kernel that notes when outputs are there");
 }
 
 void launch_host_writer(const HostWrites& writes, void* stream) {

@@ -12,11 +12,57 @@
 
 namespace trtinfer::cuda {
 
+struct RunState;
+struct RunReport;
+
+// How long kernels of a run took, by the GPU's clock; nanoseconds.
+struct HostCopyTimes {
+  std::uint32_t reading = 0, writing = 0;
+};
+
+// Writes outputs into host memory, and then a number there, so that whoever waits needs no call
+// into the driver. For one stream.
+class HostWriter {
+ public:
+  struct Output {
+    const void* from;
+    void* to;
+    std::size_t bytes;
+  };
+  static constexpr std::size_t kMostOutputs = 8;
+
+  HostWriter();
+
+  // Enqueues, or captures, a kernel that notes when outputs are there, for a run in which copies
+  // of others come before launch().
+  void start(const Stream& stream) const;
+
+  // Enqueues, or captures, a kernel that writes them, at most kMostOutputs, and ends the run.
+  void launch(std::span<const Output> outputs, const Stream& stream) const;
+
+  // To be told of every run, after its launch.
+  void expect() { ++expected_; }
+
+  // Whether all runs have ended that were to be expected. Says nothing of a GPU that failed.
+  bool done() const;
+
+  // Of the run that ended last.
+  HostCopyTimes times() const;
+
+ private:
+  friend class HostReader;
+  RunReport& report() const;
+
+  DeviceMemory state_;  // RunState
+  PinnedMemory report_;
+  std::uint32_t expected_ = 0;
+};
+
 // Reads blocks of host memory that are named anew before every launch. For one stream.
 class HostReader {
  public:
-  // There is room for so many blocks.
-  explicit HostReader(std::uint32_t most_blocks);
+  // There is room for so many blocks. The writer, which lives as long, ends the same runs.
+  HostReader(std::uint32_t most_blocks, const HostWriter& writer);
 
   // Whether a block can be read: its place on the GPU is made of whole words.
   static bool reads(const void* to, const Rows& rows);
@@ -34,34 +80,7 @@ class HostReader {
  private:
   std::uint32_t blocks_ = 0;
   PinnedMemory list_;
-};
-
-// Writes outputs into host memory, and then a number there, so that whoever waits needs no call
-// into the driver. For one stream.
-class HostWriter {
- public:
-  struct Output {
-    const void* from;
-    void* to;
-    std::size_t bytes;
-  };
-  static constexpr std::size_t kMostOutputs = 8;
-
-  HostWriter();
-
-  // Enqueues, or captures, a kernel that writes them, at most kMostOutputs, and ends the run.
-  void launch(std::span<const Output> outputs, const Stream& stream) const;
-
-  // To be told of every run, after its launch.
-  void expect() { ++expected_; }
-
-  // Whether all runs have ended that were to be expected. Says nothing of a GPU that failed.
-  bool done() const;
-
- private:
-  DeviceMemory counters_;  // blocks that are done with this run; runs
-  PinnedMemory ended_;     // runs, too
-  std::uint32_t expected_ = 0;
+  RunState* state_;
 };
 
 }  // namespace trtinfer::cuda

@@ -16,7 +16,7 @@ DevicesExecutor::DevicesExecutor(std::vector<std::shared_ptr<Executor>> devices,
   }
 }
 
-void DevicesExecutor::run(const Batch& batch) {
+TransferTimes DevicesExecutor::run(const Batch& batch) {
   std::size_t index = batch.lane / lanes_each_;
   Batch there = batch;
   there.lane = batch.lane % lanes_each_;
@@ -27,8 +27,7 @@ void DevicesExecutor::run(const Batch& batch) {
     }
     const std::lock_guard lock(devices_[index].lanes[there.lane]);
     try {
-      devices_[index].executor->run(there);
-      return;
+      return devices_[index].executor->run(there);
     } catch (const BatchError&) {
       throw;
     } catch (const std::exception& error) {

@@ -24,7 +24,7 @@ class DevicesExecutor : public Executor {
   DevicesExecutor(std::vector<std::shared_ptr<Executor>> devices, std::uint32_t lanes_each,
                   Report report);
 
-  void run(const Batch& batch) override;
+  TransferTimes run(const Batch& batch) override;
   std::uint64_t batch_key(const std::vector<Shape>& shapes) const override {
     return first().batch_key(shapes);
   }

@@ -60,12 +60,18 @@ struct Batch {
   std::function<void()> inputs_consumed;
 };
 
+/// What a run spent on bringing its inputs to where the model reads them and its outputs to the
+/// requests, of the whole: copies, and no preprocessing.
+struct TransferTimes {
+  ring::Nanoseconds input = 0, output = 0;
+};
+
 /// Runs batches on a backend. `run` is called by at most one thread per lane at a time; it reads
 /// the units' inputs and writes the requests' outputs, and throws ExecutionError.
 class Executor {
  public:
   virtual ~Executor() = default;
-  virtual void run(const Batch& batch) = 0;
+  virtual TransferTimes run(const Batch& batch) = 0;
 
   /// Units with equal keys may share a batch; `shapes` are those of one unit's inputs.
   virtual std::uint64_t batch_key(const std::vector<Shape>& shapes) const = 0;

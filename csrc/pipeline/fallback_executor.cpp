@@ -24,13 +24,12 @@ void forget_outputs(const Batch& batch) {
 
 }  // namespace
 
-void FallbackExecutor::run(const Batch& batch) {
+TransferTimes FallbackExecutor::run(const Batch& batch) {
   if (!has_failed()) {
     Batch kept = batch;
     kept.inputs_consumed = nullptr;  // the second may have to read them
     try {
-      first_->run(kept);
-      return;
+      return first_->run(kept);
     } catch (const BatchError&) {
       throw;
     } catch (const std::exception& error) {
@@ -39,7 +38,7 @@ void FallbackExecutor::run(const Batch& batch) {
   }
   forget_outputs(batch);
   fetch_device_inputs(batch);
-  second_->run(batch);
+  return second_->run(batch);
 }
 
 void FallbackExecutor::switch_over(const std::string& reason) {

@@ -24,7 +24,7 @@ class FallbackExecutor : public Executor {
         make_second_(std::move(make_second)),
         report_(std::move(report)) {}
 
-  void run(const Batch& batch) override;
+  TransferTimes run(const Batch& batch) override;
   std::uint64_t batch_key(const std::vector<Shape>& shapes) const override {
     return first_->batch_key(shapes);
   }

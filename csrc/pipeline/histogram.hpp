@@ -12,9 +12,9 @@ namespace trtinfer::pipeline {
 /// Thread-safe; recording is one relaxed addition.
 class Histogram {
  public:
-  void record(std::int64_t nanoseconds) {
-    counts_[index(nanoseconds)].fetch_add(1, std::memory_order_relaxed);
-    sum_.fetch_add(nanoseconds, std::memory_order_relaxed);
+  void record(std::int64_t nanoseconds, std::uint32_t times = 1) {
+    counts_[index(nanoseconds)].fetch_add(times, std::memory_order_relaxed);
+    sum_.fetch_add(nanoseconds * times, std::memory_order_relaxed);
   }
 
   std::uint64_t count() const {

@@ -135,13 +135,16 @@ void LaneTensors::place_outputs(const Batch& batch) const {
 void LaneTensors::deliver(std::uint32_t count, const cuda::HostWriter& writer) const {
   std::array<cuda::HostWriter::Output, cuda::HostWriter::kMostOutputs> written;
   std::size_t used = 0;
+  bool copied = false;
   for (const Tensor& output : outputs_) {
     const std::size_t bytes = output.row_bytes * count;
     if (bytes <= kMostWrites && used < written.size()) {
       written[used++] = {output.device.get(), output.host.get(), bytes};
-    } else {
-      cuda::copy_async(output.host.get(), output.device.get(), bytes, stream_);
+      continue;
     }
+    if (!copied) writer.start(stream_);
+    copied = true;
+    cuda::copy_async(output.host.get(), output.device.get(), bytes, stream_);
   }
   writer.launch({written.data(), used}, stream_);
 }

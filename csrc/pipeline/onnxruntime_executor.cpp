@@ -88,7 +88,6 @@ void OnnxRuntimeExecutor::preprocess(const Batch& batch, Lane& lane) const {
 }
 
 void OnnxRuntimeExecutor::place_inputs(const Batch& batch, Lane& lane) const {
-  if (preprocessor_ != nullptr) preprocess(batch, lane);
   for (std::size_t i = 0; i < inputs_.size(); ++i) {
     Value& value = lane.input_values[i];
     value.element_type = static_cast<std::int32_t>(inputs_[i].type);
@@ -157,16 +156,20 @@ void OnnxRuntimeExecutor::scatter(const Batch& batch, std::size_t output,
   }
 }
 
-void OnnxRuntimeExecutor::run(const Batch& batch) {
+TransferTimes OnnxRuntimeExecutor::run(const Batch& batch) {
   Lane& lane = lanes_[batch.lane];
   if (preprocessor_ == nullptr) check_rows_agree(batch);
+  if (preprocessor_ != nullptr) preprocess(batch, lane);
+  const ring::Nanoseconds start = ring::now();
   place_inputs(batch, lane);
+  const ring::Nanoseconds placed = ring::now();
   place_outputs(batch, lane);
   try {
     model_->run(lane.input_values, lane.output_values);
   } catch (const std::exception& error) {
     throw ExecutionError(error.what());
   }
+  const ring::Nanoseconds answered = ring::now();
   Request& first = *batch.units.front().request;
   const bool alone = batch.units.size() == 1 && batch.rows == first.rows &&
                      (options_.batching == Batching::kNone || run_rows(batch) == batch.rows);
@@ -180,6 +183,7 @@ void OnnxRuntimeExecutor::run(const Batch& batch) {
     }
     value.owner.reset();
   }
+  return {placed - start, ring::now() - answered};
 }
 
 }  // namespace trtinfer::pipeline

@@ -34,7 +34,7 @@ class OnnxRuntimeExecutor : public Executor {
                       std::vector<TensorSpec> inputs, std::vector<TensorSpec> outputs,
                       const OnnxRuntimeExecutorOptions& options);
 
-  void run(const Batch& batch) override;
+  TransferTimes run(const Batch& batch) override;
   std::uint64_t batch_key(const std::vector<Shape>& shapes) const override;
   std::string refusal(const std::vector<Shape>& shapes) const override {
     return preprocessor_ == nullptr ? std::string() : image_refusal(shapes.front());

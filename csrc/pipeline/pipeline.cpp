@@ -271,19 +271,20 @@ void Pipeline::release_slots(Runner& runner) {
   runner.taken.units.clear();
 }
 
-std::string Pipeline::try_run(const Batch& batch, std::int64_t& compute_ns) {
+std::string Pipeline::try_run(const Batch& batch) {
   const Nanoseconds start = ring::now();
+  TransferTimes transfers;
   std::string error;
   try {
-    executor_->run(batch);
+    transfers = executor_->run(batch);
   } catch (const std::exception& exception) {
     error = exception.what();
     if (error.empty()) error = "the backend failed without a message";
   }
-  compute_ns = ring::now() - start;
+  const Nanoseconds taken = ring::now() - start;
   const Nanoseconds slowest = slowest_lately_.load(std::memory_order_relaxed);
-  slowest_lately_.store(std::max(compute_ns, slowest - slowest / 4), std::memory_order_relaxed);
-  stats_.record_batch(batch.rows, compute_ns);
+  slowest_lately_.store(std::max(taken, slowest - slowest / 4), std::memory_order_relaxed);
+  stats_.record_batch(batch.rows, static_cast<std::uint32_t>(batch.units.size()), taken, transfers);
   return error;
 }
 
@@ -291,19 +292,17 @@ void Pipeline::run_singly(Runner& runner, std::vector<std::string>& errors) {
   Batch single;
   single.lane = runner.batch.lane;
   for (const BatchUnit& unit : runner.batch.units) {
-    std::int64_t compute_ns = 0;
     single.rows = unit.rows;
     single.units = {&unit, 1};
     stats_.retried.fetch_add(1, std::memory_order_relaxed);
-    errors.push_back(try_run(single, compute_ns));
+    errors.push_back(try_run(single));
   }
 }
 
 void Pipeline::execute(Runner& runner) {
   prepare(runner);
-  std::int64_t compute_ns = 0;
   std::vector<std::string> errors;
-  const std::string error = try_run(runner.batch, compute_ns);
+  const std::string error = try_run(runner.batch);
   if (!error.empty()) {
     // One bad request must not fail those beside it: each is tried alone, if its inputs are there.
     if (runner.taken.units.size() > 1) {
@@ -317,11 +316,10 @@ void Pipeline::execute(Runner& runner) {
     held_until_.store(0, std::memory_order_relaxed);
   }
   release_slots(runner);
-  complete(runner, errors, compute_ns);
+  complete(runner, errors);
 }
 
-void Pipeline::complete(Runner& runner, const std::vector<std::string>& errors,
-                        std::int64_t compute_ns) {
+void Pipeline::complete(Runner& runner, const std::vector<std::string>& errors) {
   std::uint64_t words = 0;
   const Nanoseconds finished = ring::now();
   runner.notifiers.clear();
@@ -335,7 +333,6 @@ void Pipeline::complete(Runner& runner, const std::vector<std::string>& errors,
       request->finished_at = finished;
       count(outcome);
       stats_.queue.record(request->launched_at.load(std::memory_order_relaxed) - request->arrival);
-      stats_.compute.record(compute_ns);
       stats_.total.record(finished - request->arrival);
     });
     if (request->predicted > 0) policy_->answered(request->predicted, finished - request->arrival);

@@ -169,9 +169,9 @@ class Pipeline : public std::enable_shared_from_this<Pipeline> {
   void execute(Runner& runner);
   void release_slots(Runner& runner);
   void prepare(Runner& runner);
-  std::string try_run(const Batch& batch, std::int64_t& compute_ns);
+  std::string try_run(const Batch& batch);
   void run_singly(Runner& runner, std::vector<std::string>& errors);
-  void complete(Runner& runner, const std::vector<std::string>& errors, std::int64_t compute_ns);
+  void complete(Runner& runner, const std::vector<std::string>& errors);
   void resolve_expired(ring::TakenBatch& taken);
   bool withdraw(Request& request);
   void end(const std::shared_ptr<Request>& request, Outcome outcome, const std::string& error);

@@ -132,10 +132,11 @@ std::vector<LaneStream> TensorRtExecutor::streams() const {
   return streams;
 }
 
-void TensorRtExecutor::run(const Batch& batch) {
+TransferTimes TensorRtExecutor::run(const Batch& batch) {
   const cuda::CurrentDevice device(shared_.options.device);
-  lanes_[batch.lane]->run(batch);
+  const TransferTimes times = lanes_[batch.lane]->run(batch);
   batches_.fetch_add(1, std::memory_order_relaxed);
+  return times;
 }
 
 }  // namespace trtinfer::pipeline

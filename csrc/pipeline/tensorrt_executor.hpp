@@ -27,7 +27,7 @@ class TensorRtExecutor : public Executor {
                    const TensorRtExecutorOptions& options);
   ~TensorRtExecutor() override;
 
-  void run(const Batch& batch) override;
+  TransferTimes run(const Batch& batch) override;
   std::uint64_t batch_key(const std::vector<Shape>& shapes) const override {
     return shared_.varies ? row_key(shapes) : 0;
   }

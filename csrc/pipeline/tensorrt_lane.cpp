@@ -114,8 +114,11 @@ void TensorRtLane::bring_inputs(const Batch& batch, const Bucket& bucket) {
   } else {
     send(batch);
   }
-  if (!batch.inputs_consumed && copies_.suit(bucket.reads)) return copies_.leave_to(reader_);
+  by_engines_ = batch.inputs_consumed || !copies_.suit(bucket.reads);
+  if (!by_engines_) return copies_.leave_to(reader_);
+  crossing_.record(stream_);
   copies_.enqueue(stream_);
+  crossed_.record(stream_);
   if (batch.inputs_consumed) consumed_.record(stream_);
 }
 
@@ -213,16 +216,29 @@ TensorRtLane::Bucket& TensorRtLane::bucket_for(std::uint32_t rows) {
   throw ExecutionError("a batch of " + std::to_string(rows) + " rows, and no plan for as many");
 }
 
-void TensorRtLane::run(const Batch& batch) {
+TransferTimes TensorRtLane::transfer_times() const {
+  const cuda::HostCopyTimes times = writer_.times();
+  if (!by_engines_) return {times.reading, times.writing};
+  const double crossing = 1e3 * crossed_.microseconds_since(crossing_);
+  return {static_cast<ring::Nanoseconds>(crossing), times.writing};
+}
+
+TransferTimes TensorRtLane::run(const Batch& batch) {
   Bucket& bucket = bucket_for(batch.rows);
+  TransferTimes times;
   try {
     launch(batch, bucket);
     wait(batch);
+    times = transfer_times();
   } catch (...) {
     settle();
     throw;
   }
-  if (!shared_.options.keeps_outputs) tensors_.scatter(batch);
+  if (shared_.options.keeps_outputs) return times;
+  const ring::Nanoseconds written = ring::now();
+  tensors_.scatter(batch);
+  times.output += ring::now() - written;
+  return times;
 }
 
 }  // namespace trtinfer::pipeline

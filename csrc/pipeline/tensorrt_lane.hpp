@@ -49,7 +49,7 @@ class TensorRtLane {
   void record();
 
   /// Throws as Executor::run, and cuda::Error and tensorrt::Error; nothing is under way then.
-  void run(const Batch& batch);
+  TransferTimes run(const Batch& batch);
 
  private:
   static constexpr std::uint32_t kMostReads = 16;  ///< blocks of host memory that a kernel reads
@@ -74,14 +74,17 @@ class TensorRtLane {
   void bring_inputs(const Batch& batch, const Bucket& bucket);
   void launch(const Batch& batch, Bucket& bucket);
   void wait(const Batch& batch) const;
+  TransferTimes transfer_times() const;
   void block(const Batch& batch, bool kept) const;
   /// Before the lane goes on after a failure: nothing of it reads or writes any more.
   void settle() const noexcept;
 
   const TensorRtShared& shared_;
   cuda::Stream stream_;
-  cuda::HostReader reader_{kMostReads};
   cuda::HostWriter writer_;
+  cuda::HostReader reader_{kMostReads, writer_};
+  cuda::Event crossing_{cuda::EventKind::kTimed}, crossed_{cuda::EventKind::kTimed};
+  bool by_engines_ = false;  // whether inputs of the batch cross between these two
   cuda::Event finished_{cuda::EventKind::kBlocking}, consumed_{cuda::EventKind::kBlocking};
   cuda::Event computed_;  // of a batch in turn
   LaneTensors tensors_;

@@ -447,7 +447,12 @@ class Claim:
     def held(self) -> bool: ...
     def release(self) -> None: ...
     def submit(
-        self, notifier: Notifier, cookie: object, timeout: float | None = None, priority: int = 0
+        self,
+        notifier: Notifier,
+        cookie: object,
+        timeout: float | None = None,
+        priority: int = 0,
+        wakes: bool = True,
     ) -> PendingRequest: ...
     def infer(
         self, timeout: float | None = None, priority: int = 0

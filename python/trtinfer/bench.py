@@ -24,6 +24,8 @@ from trtinfer.metrics import Stats
 from trtinfer.session import Session
 
 ARRIVALS = ("poisson", "constant")
+#: Of a request, in order; together they are its time in the session.
+STAGES = ("queue", "input", "compute", "output")
 
 _PROBE_SHARE = 0.1  # of the time for the saturation: to find how many requests fill that time
 
@@ -35,12 +37,16 @@ class Batches:
     Attributes:
         sizes: How many there were of each size.
         queue: Mean seconds from a request's arrival until its batch was launched.
-        compute: Mean seconds of a request's batch.
+        input: Mean seconds that a request's batch spent on bringing inputs to the model.
+        compute: Likewise on everything else.
+        output: Likewise on bringing outputs to the requests.
     """
 
     sizes: dict[int, int]
     queue: float
+    input: float
     compute: float
+    output: float
 
     @classmethod
     def between(cls, before: Stats, after: Stats) -> Batches:
@@ -51,9 +57,13 @@ class Batches:
         }
         return cls(
             {size: count for size, count in sizes.items() if count > 0},
-            _mean_between(before, after, "queue"),
-            _mean_between(before, after, "compute"),
+            *(_mean_between(before, after, stage) for stage in STAGES),
         )
+
+    @property
+    def transfer(self) -> float:
+        """Mean seconds of a request's batch for its inputs and outputs."""
+        return self.input + self.output
 
     @property
     def mean_size(self) -> float:
@@ -98,8 +108,7 @@ class Measurement:
             "latency": self.histogram.quantiles(),
             "mean_batch_size": self.batches.mean_size,
             "batch_sizes": self.batches.sizes,
-            "mean_queue": self.batches.queue,
-            "mean_compute": self.batches.compute,
+            **{f"mean_{stage}": getattr(self.batches, stage) for stage in STAGES},
             "histogram": self.histogram.encoded(),
         }
         if self.offered is not None:

@@ -40,7 +40,8 @@ _COLUMNS = (
     ("p99 ms", 10),
     ("p99.9 ms", 10),
     ("queue ms", 10),  # mean of arrival to launch
-    ("compute ms", 12),  # mean of the batches' runs
+    ("transfer ms", 13),  # mean of the batches' copies of inputs and outputs
+    ("compute ms", 12),  # mean of the batches' runs without these
 )
 
 
@@ -168,7 +169,7 @@ def _print_row(measurement: Measurement, first: bool) -> None:
         measurement.histogram.quantiles(),
     )
     times = [quantiles["p50"], quantiles["p90"], quantiles["p99"], quantiles["p99.9"]]
-    times += [batches.queue, batches.compute]
+    times += [batches.queue, batches.transfer, batches.compute]
     figures = [f"{load.rate:,.1f}", f"{batches.mean_size:.1f}", *(f"{1e3 * t:.3f}" for t in times)]
     cells = zip([measurement.name, *figures], _COLUMNS, strict=True)
     print("".join(f"{cell:>{width}}" for cell, (_, width) in cells), flush=True)
@@ -208,6 +209,7 @@ def _write(
     timed = [m for m in measured if m.is_timed]
     if timed:
         bench_plots.plot_cumulative(timed, folder / "latency.png", title, note)
+        bench_plots.plot_stages(timed, folder / "latency_stages.png", title, note)
     offered = [m for m in timed if m.offered is not None]
     if len(offered) > 1:
         bench_plots.plot_against_load(offered, folder / "latency_against_load.png", title, note)

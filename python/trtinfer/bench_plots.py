@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trtinfer.bench import Measurement
+from trtinfer.bench import STAGES, Measurement
 from trtinfer.errors import TrtInferError
 
 if TYPE_CHECKING:
@@ -77,5 +77,27 @@ def plot_against_load(
         times = [1e3 * m.histogram.quantiles()[name] for m in measured]  # type: ignore[literal-required]
         axes.plot(rates, times, marker="o", label=name)
     axes.set(yscale="log", xlabel="requests per second", ylabel="latency, ms", xlim=(0, None))
+    axes.legend(fontsize="small")
+    save(figure, path)
+
+
+def plot_stages(measurements: Sequence[Measurement], path: Path, title: str, note: str) -> None:
+    """Draws how long requests spent where in the session, as means.
+
+    Args:
+        measurements: A bar for each.
+        path: Of the PNG.
+        title: What was measured.
+        note: Where.
+    """
+    figure, axes = new_figure(f"{title}: where requests spend their time", note)
+    names = [measurement.name for measurement in measurements]
+    left = [0.0] * len(names)
+    for stage in STAGES:
+        times = [1e3 * getattr(measurement.batches, stage) for measurement in measurements]
+        axes.barh(names, times, left=left, label=stage)
+        left = [sum(pair) for pair in zip(left, times, strict=True)]
+    axes.invert_yaxis()
+    axes.set(xlabel="mean, ms")
     axes.legend(fontsize="small")
     save(figure, path)

@@ -10,6 +10,7 @@ from trtinfer.metrics import Quantiles, Stats
 Labels = Mapping[str, str]
 
 _OUTCOMES = ("completed", "failed", "expired", "cancelled", "closed", "rejected", "invalid")
+_STAGES = ("queue", "input", "compute", "output", "total")
 _QUANTILES = {"p50": "0.5", "p90": "0.9", "p99": "0.99", "p99.9": "0.999"}
 _COUNTERS = {
     "accepted": ("trtinfer_requests_accepted_total", "Requests that took a place in the ring"),
@@ -89,11 +90,10 @@ class Families:
         latency = self.get(
             "trtinfer_latency_seconds", "summary", "Latency since the session was opened"
         )
-        latency.add_quantiles({**labels, "stage": "queue"}, stats["queue"])
-        latency.add_quantiles({**labels, "stage": "compute"}, stats["compute"])
-        latency.add_quantiles({**labels, "stage": "total"}, stats["total"])
+        for stage in _STAGES:
+            latency.add_quantiles({**labels, "stage": stage}, stats[stage])  # type: ignore[literal-required]
         batches = self.get(
-            "trtinfer_batch_compute_seconds", "summary", "Run time of batches up to each size"
+            "trtinfer_batch_compute_seconds", "summary", "Compute time of batches up to each size"
         )
         for size, quantiles in stats["batch_compute"].items():
             batches.add_quantiles({**labels, "size": str(size)}, quantiles)

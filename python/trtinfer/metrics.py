@@ -38,9 +38,11 @@ class Stats(TypedDict):
 
     ``accepted = completed + failed + expired + cancelled + closed`` once nothing is pending;
     ``rejected`` (no room; of these ``rejected_by_slo``: no time) and ``invalid`` (refused before it
-    took a slot) requests were never accepted. ``queue`` is arrival to launch, ``compute`` the
-    batch's run, ``total`` arrival to completion. ``batch_sizes`` counts batches by their number of
-    samples; ``batch_compute`` gives the run times of batches up to each size (powers of two).
+    took a slot) requests were never accepted. ``queue`` is arrival to launch, ``total`` arrival to
+    completion. The run of a batch is ``input`` (copies to where the model reads), ``compute`` and
+    ``output`` (copies to the requests), each counted for every request of the batch.
+    ``batch_sizes`` counts batches by their number of samples; ``batch_input`` and ``batch_output``
+    are mean seconds of these, and ``batch_compute`` of batches up to each size (powers of two).
     ``gpu_batches`` counts those that each GPU has answered. ``retried`` requests were run again,
     alone, after their batch had failed; ``traces_dropped`` of those that ended were too many for
     the ``trace`` hook. ``queue_length`` samples wait; those, the ones that run and those being
@@ -70,7 +72,11 @@ class Stats(TypedDict):
     free_slots: int
     batches_in_flight: int
     queue: Quantiles
+    input: Quantiles
     compute: Quantiles
+    output: Quantiles
     total: Quantiles
+    batch_input: dict[int, float]
     batch_compute: dict[int, Quantiles]
+    batch_output: dict[int, float]
     slo: SloStats | None

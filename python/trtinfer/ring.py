@@ -62,8 +62,11 @@ class Slot:
         """
         loop = asyncio.get_running_loop()
         future = _core.LoopFuture(loop)
-        notifier = self._completer_of(loop).notifier
-        future.attach(self._claim.submit(notifier, future, timeout, priority))
+        completer = self._completer_of(loop)
+        notifier = completer.notifier
+        future.attach(self._claim.submit(notifier, future, timeout, priority, wakes=False))
+        if not notifier.wake_scheduled:
+            completer.schedule_wake()
         outputs: Outputs = await future
         return outputs
 

@@ -19,14 +19,15 @@ constexpr trtinfer::ring::RingOptions kOptions{.capacity = 4, .max_batch_size = 
 /// Adds one, says that it has read the inputs, and stays until it is let go.
 class Consuming : public AddOne {
  public:
-  void run(const Batch& batch) override {
-    AddOne::run(batch);
+  TransferTimes run(const Batch& batch) override {
+    const TransferTimes times = AddOne::run(batch);
     asked = static_cast<bool>(batch.inputs_consumed);
     if (asked) batch.inputs_consumed();
     ++staying;
     while (stays) std::this_thread::yield();
     --staying;
     if (breaks) throw std::runtime_error("it broke");
+    return times;
   }
 
   std::atomic<bool> asked{false}, stays{false}, breaks{false};

@@ -13,14 +13,14 @@ namespace {
 /// Adds one to device inputs where a unit has them.
 class ReadsDeviceInputs : public AddOne {
  public:
-  void run(const Batch& batch) override {
+  TransferTimes run(const Batch& batch) override {
     for (const BatchUnit& unit : batch.units) {
       const DeviceInput* input = unit.device_input(0);
       if (input == nullptr) continue;
       std::memcpy((*unit.inputs)[0], input->data, input->bytes());
       ++read;
     }
-    AddOne::run(batch);
+    return AddOne::run(batch);
   }
   bool reads_device_inputs() const override { return true; }
 

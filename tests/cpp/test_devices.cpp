@@ -25,14 +25,15 @@ constexpr trtinfer::ring::RingOptions kOptions{
 /// Adds one until it dies; sees to it that a lane has one batch at a time.
 class Device : public AddOne {
  public:
-  void run(const Batch& batch) override {
+  TransferTimes run(const Batch& batch) override {
     CHECK(batch.lane < kLanesEach);
     const std::unique_lock lock(lanes_[batch.lane], std::try_to_lock);
     CHECK(lock.owns_lock());
-    AddOne::run(batch);
+    const TransferTimes times = AddOne::run(batch);
     ++batches;
     if (refuses) throw BatchError("a bad batch");
     if (dead) throw std::runtime_error("it died");
+    return times;
   }
 
   std::atomic<int> batches{0};

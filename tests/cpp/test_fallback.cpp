@@ -19,9 +19,9 @@ constexpr int kQueued = 500;
 /// Adds one until it is broken: then it leaves wrong answers behind and throws.
 class Breakable : public AddOne {
  public:
-  void run(const Batch& batch) override {
-    AddOne::run(batch);
-    if (!broken) return;
+  TransferTimes run(const Batch& batch) override {
+    const TransferTimes times = AddOne::run(batch);
+    if (!broken) return times;
     for (const BatchUnit& unit : batch.units) {
       std::byte* to = unit.request->output(0, outputs()[0], {kWidth}, true);
       std::memset(to + unit.first_row * kRowBytes, 0x7f, unit.rows * kRowBytes);

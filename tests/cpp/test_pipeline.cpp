@@ -138,6 +138,19 @@ void refuses_what_can_never_fit() {
 
 // --- Failures, cancels, deadlines
 
+void tells_transfers_from_compute() {
+  const AddOnePipeline p({.capacity = 8, .lanes = 1, .max_batch_size = 4});
+  p.executor->transfers = {3'000'000, 1'000'000};
+  p.executor->delay = std::chrono::milliseconds(10);
+  p.infer(1, 4);
+  p.infer(1);
+  const Stats& stats = p.pipeline->stats();
+  CHECK(stats.input.sum() == 6'000'000 && stats.output.sum() == 2'000'000);
+  CHECK(stats.compute.sum() >= 12'000'000 && stats.compute.count() == 2);
+  CHECK(stats.batch_input[4] == 3'000'000 && stats.batch_output[1] == 1'000'000);
+  CHECK(stats.total.sum() >= stats.compute.sum() + 8'000'000);
+}
+
 void fails_a_bad_request_alone() {
   const AddOnePipeline p({.capacity = 16, .max_batch_size = 8});
   const auto notifier = std::make_shared<Notifier>();
@@ -329,9 +342,9 @@ void failed_request_has_no_part_left() {
 /// Its batches need another pipeline's answer, on the same thread.
 class Nested : public AddOne {
  public:
-  void run(const Batch& batch) override {
+  TransferTimes run(const Batch& batch) override {
     CHECK(inner_.infer(5)->outcome() == Outcome::kCompleted);
-    AddOne::run(batch);
+    return AddOne::run(batch);
   }
 
  private:
@@ -369,6 +382,7 @@ int main() {
   gives_dropped_claims_back();
   refuses_when_full_and_counts_it();
   refuses_what_can_never_fit();
+  tells_transfers_from_compute();
   fails_a_bad_request_alone();
   cancels_what_is_not_launched();
   expires_a_request_that_nobody_waits_for();

@@ -9,16 +9,11 @@ from trtinfer.server.model import Model
 
 
 def model_statistics(model: Model) -> dict[str, Any]:
-    """Return a model's statistics since it was loaded.
-
-    Copies into and out of batches happen on the way of a request and are not timed by themselves:
-    `compute_input` and `compute_output` have counts, and no time.
-    """
+    """Return a model's statistics since it was loaded."""
     stats = model.session.stats()
     done = stats["completed"]
     failed = sum(model.outcomes.refusals.values())
     nothing = {"count": 0, "ns": 0}
-    copies = {"count": done, "ns": 0}
     return {
         "name": model.name,
         "version": model.version,
@@ -29,18 +24,18 @@ def model_statistics(model: Model) -> dict[str, Any]:
             "success": _duration(stats["total"], model.outcomes.answered),
             "fail": {"count": failed, "ns": 0},
             "queue": _duration(stats["queue"]),
-            "compute_input": copies,
+            "compute_input": _duration(stats["input"], done),
             "compute_infer": _duration(stats["compute"], done),
-            "compute_output": copies,
+            "compute_output": _duration(stats["output"], done),
             "cache_hit": nothing,
             "cache_miss": nothing,
         },
         "batch_stats": [
             {
                 "batch_size": size,
-                "compute_input": {"count": count, "ns": 0},
-                "compute_infer": _batches(count, stats["batch_compute"], size),
-                "compute_output": {"count": count, "ns": 0},
+                "compute_input": _batches(count, stats["batch_input"][size]),
+                "compute_infer": _batches(count, _mean_near(stats["batch_compute"], size)),
+                "compute_output": _batches(count, stats["batch_output"][size]),
             }
             for size, count in sorted(stats["batch_sizes"].items())
         ],
@@ -54,7 +49,10 @@ def _duration(quantiles: Quantiles, count: int | None = None) -> dict[str, int]:
     return {"count": number, "ns": round(quantiles["mean"] * number * 1e9)}
 
 
-def _batches(count: int, by_size: dict[int, Quantiles], size: int) -> dict[str, int]:
-    """Batches of a size, timed by the mean of the sizes that are measured together."""
-    bucket = next((quantiles for bound, quantiles in by_size.items() if bound >= size), None)
-    return {"count": count, "ns": round(bucket["mean"] * count * 1e9) if bucket else 0}
+def _batches(count: int, mean: float) -> dict[str, int]:
+    return {"count": count, "ns": round(mean * count * 1e9)}
+
+
+def _mean_near(by_size: dict[int, Quantiles], size: int) -> float:
+    """Of the sizes that are measured together with this one."""
+    return next((quantiles["mean"] for bound, quantiles in by_size.items() if bound >= size), 0.0)
