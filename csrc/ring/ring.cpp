@@ -11,6 +11,9 @@ namespace trtinfer::ring {
 namespace {
 
 constexpr std::size_t kCacheLine = 64;
+// Claims start over once they have gone through so many times the slots in use: they stay in warm
+// memory, and most neighbours still come one after another.
+constexpr std::uint32_t kWindow = 3;
 constexpr std::size_t kMostUnripe = 16;  // shapes that are looked past, with the lock held
 
 std::size_t slots_offset() { return (sizeof(Header) + kCacheLine - 1) / kCacheLine * kCacheLine; }
@@ -72,8 +75,8 @@ bool Ring::find_run(std::uint32_t count, std::uint32_t& first) const {
 }
 
 bool Ring::try_claim(std::uint32_t count, std::uint64_t bytes, Unit& unit) {
-  // An empty ring starts over, so that light traffic stays in the same warm memory.
-  if (header_->free_slots == header_->capacity) header_->cursor = 0;
+  const std::uint32_t used = header_->capacity - header_->free_slots;
+  if (header_->cursor >= kWindow * used) header_->cursor = 0;
   std::uint32_t first = 0;
   if (header_->free_slots < count || !find_run(count, first)) return false;
   if (bytes > 0 && !arena_.allocate(first, bytes)) return false;

@@ -95,6 +95,18 @@ void starts_over_when_empty() {
   }
 }
 
+void stays_in_a_window_of_what_is_in_use() {
+  Ring ring({.capacity = 64, .max_batch_size = 4});
+  const Unit slow = claim(ring);  // and never published
+  for (int i = 0; i < 100; ++i) {
+    publish(ring, {}, 2);
+    publish(ring, {}, 2);
+    const Slots slots = run_next(ring);
+    CHECK(slots.size() == 2 && slots[1] < 15);
+  }
+  ring.release(slow);
+}
+
 void refuses_when_no_neighbours_are_free() {
   Ring ring({.capacity = 4, .max_batch_size = 4});
   for (int i = 0; i < 4; ++i) claim(ring);
@@ -386,6 +398,7 @@ int main() {
   never_wraps_a_unit();
   finds_a_run_across_its_cursor();
   starts_over_when_empty();
+  stays_in_a_window_of_what_is_in_use();
   refuses_when_no_neighbours_are_free();
   waits_for_room_until_the_deadline();
   shares_the_arena();
