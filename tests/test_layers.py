@@ -95,6 +95,7 @@ SERVER_ORDER = [
     "trace",
     "trace_file",
     "tracing",
+    "slot_body",
     "inference",
     "cuda_memory",
     "shared_memory",

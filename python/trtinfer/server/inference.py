@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trtinfer.errors import InputError
+from trtinfer.server.slot_body import SlotBody
 from trtinfer.server.tensors import DeviceTensor, Tensor
 from trtinfer.server.trace import Trace
 
@@ -62,6 +63,7 @@ class InferenceRequest:
         timeout: Seconds; None: the server's own.
         priority: As a session takes it.
         trace: Of this request, if it is traced.
+        slots: Where the elements of the only input lie already; None: in memory of their own.
     """
 
     inputs: dict[str, Tensor | DeviceTensor]
@@ -71,6 +73,7 @@ class InferenceRequest:
     timeout: float | None = None
     priority: int = 0
     trace: Trace | None = None
+    slots: SlotBody | None = None
 
     def read_parameters(self, parameters: Parameters) -> None:
         """Take over what the request's own parameters say of its schedule.

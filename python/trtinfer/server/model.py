@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from trtinfer.classifier import Answer, Classifier
-from trtinfer.errors import InputError, QueueFullError
+from trtinfer.errors import ClosedError, InputError, QueueFullError
 from trtinfer.server.classification import largest
 from trtinfer.server.datatypes import BYTES, datatype_of
 from trtinfer.server.errors import status_of
@@ -22,7 +22,8 @@ from trtinfer.server.inference import (
     OutputRequest,
     OutputTensor,
 )
-from trtinfer.server.tensors import DeviceTensor, Tensor
+from trtinfer.server.slot_body import SlotBody
+from trtinfer.server.tensors import DeviceTensor, Tensor, TensorHead
 from trtinfer.server.trace import Trace
 from trtinfer.session import Session
 from trtinfer.types import Array, Outputs, TensorInfo, fits
@@ -30,6 +31,10 @@ from trtinfer.types import Array, Outputs, TensorInfo, fits
 Input = Tensor | DeviceTensor
 
 _IDLE_CHECK = 0.01  # seconds
+
+#: Bytes from which elements are read straight into slots, by backend (bench/README.md). Slots that
+#: were claimed early are seldom neighbours in a batch, which only a CPU has to copy together.
+_LEAST_CLAIMED = {"tensorrt": 1 << 16, "onnxruntime": 4 << 20}
 
 
 class Outcomes:
@@ -74,6 +79,7 @@ class Model:
         labels: One for each class; empty when there are none.
         outcomes: What became of its requests.
         waiting: Requests that are under way.
+        reading: Samples whose slots are claimed while their bytes come.
     """
 
     def __init__(
@@ -109,10 +115,14 @@ class Model:
         slots = self.session.sizes.capacity
         self._queue_limit = slots if queue_limit is None else min(queue_limit, slots)
         self._timeout = timeout
+        self.reading = 0
         self._samples = 0
         self._batched = self.session.batched
         self._inputs = {info.name: info for info in self.session.inputs}
         self._raw_dtype, self._raw_shape = _raw_layout(self.session)
+        self._least_claimed = _LEAST_CLAIMED[self.session.backend]
+        fixed = min(self._raw_shape, default=1) > 0
+        self._sample_bytes = self._raw_dtype.itemsize * math.prod(self._raw_shape) if fixed else 0
         self._all_outputs = {
             binary: [OutputRequest(info.name, binary) for info in self.session.outputs]
             for binary in (False, True)
@@ -139,19 +149,54 @@ class Model:
             arrays, samples = self._arrays(request.inputs)
             return self._answer(request, await self._run(arrays, samples, request))
 
-    async def infer_raw(self, body: bytes | bytearray, trace: Trace | None = None) -> Outputs:
+    async def infer_raw(
+        self, body: bytes | bytearray | SlotBody, trace: Trace | None = None
+    ) -> Outputs:
         """Answer one sample of a model with one input of fixed size, given as its bare elements.
 
         Of a model with a recipe the body is an image file. Errors as `infer`.
         """
         timeline = None if trace is None else trace.run()
         with self.outcomes:  # not through _run: a coroutine on the way costs half a microsecond
-            sample = self._raw_sample(body)
+            sample = self._raw_sample(body.room if isinstance(body, SlotBody) else body)
             self._admit(1)
             try:
+                if isinstance(body, SlotBody) and body.model is self and timeline is None:
+                    return await body.ainfer(self._timeout)
                 return await self.session.ainfer(sample, self._timeout, timeline=timeline)
             finally:
                 self._leave(1)
+
+    def claim_body(self, size: int, said: TensorHead | None = None) -> SlotBody | None:
+        """Claim slots for the elements of the only input, which are still to come.
+
+        A client that is slow holds them meanwhile, so no more than a quarter of all are for that,
+        and none where half of them are in use: a claim that fails counts as a refusal.
+
+        Args:
+            size: Bytes of the elements.
+            said: What a client says of its input; None: the bare elements of one sample.
+
+        Returns:
+            None: they need memory of their own, or there is no room, or they do not fit.
+        """
+        if size < self._least_claimed or not self._sample_bytes or size % self._sample_bytes:
+            return None
+        samples = size // self._sample_bytes
+        info, limits = self.session.inputs[0], self.session.sizes
+        rows = samples if self._batched and said is not None else None
+        shape = [*self._raw_shape] if rows is None else [rows, *self._raw_shape]
+        if said is not None and said != TensorHead(info.name, datatype_of(info.dtype), shape):
+            return None
+        if (rows is None and samples != 1) or not 1 <= samples <= limits.max_batch_size:
+            return None
+        reading = self.reading + samples
+        if reading > limits.capacity // 4 or self._samples + reading > limits.capacity // 2:
+            return None
+        try:
+            return SlotBody(self, self.session.claim(rows), samples)
+        except (QueueFullError, ClosedError):
+            return None
 
     async def classify(self, image: bytes | bytearray, top_k: int) -> Answer:
         """Return the top K (probability, label) pairs of an image file; errors as `infer`.
@@ -220,7 +265,7 @@ class Model:
                 f"{samples} were received"
             )
 
-    def _raw_sample(self, body: bytes | bytearray) -> object:
+    def _raw_sample(self, body: bytes | bytearray | memoryview) -> object:
         if self.session.recipe is not None:
             return body
         try:
@@ -236,8 +281,11 @@ class Model:
     async def _run(self, x: object, samples: int, request: InferenceRequest) -> Outputs:
         timeout = self._timeout if request.timeout is None else request.timeout
         timeline = None if request.trace is None else request.trace.run()
+        slots = request.slots
         self._admit(samples)
         try:
+            if slots is not None and slots.model is self and timeline is None:
+                return await slots.ainfer(timeout, request.priority)
             return await self.session.ainfer(x, timeout, request.priority, timeline=timeline)
         finally:
             self._leave(samples)

@@ -131,8 +131,9 @@ class Server:
         PageCall().add_to(routes)
         OpenApiCall().add_to(routes)
         application = Application(self._options, routes, self._state, self._log)
-        refuse = application.refuse
-        connections = Connections(self._options, application, refuse, self._tracer)
+        connections = Connections(
+            self._options, application, application.claim, application.refuse, self._tracer
+        )
         counters = ServerCounters(self._state, application, connections, self._calls)
         MonitoringCall(self._repository, counters).add_to(routes)
         self._connections = connections

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,20 @@ _READ_FROM = {"b": "b", "i": "iu", "u": "iu", "f": "iuf", "V": "iuf", "O": "O"}
 _MOST_AXES = 32  # that NumPy goes through
 _MOST_ELEMENTS = 1 << 60  # 2**63 bytes are too many for NumPy even where an axis is empty
 _CHEAP_COPY = 4096  # bytes; up to here a copy costs less than a view
+
+
+class TensorHead(NamedTuple):
+    """What a client says of a tensor before its elements.
+
+    Attributes:
+        name: Of the model's input.
+        datatype: As in the protocol.
+        shape: A list, if it follows the protocol.
+    """
+
+    name: str
+    datatype: str
+    shape: object
 
 
 @dataclass(slots=True)

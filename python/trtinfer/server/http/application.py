@@ -7,19 +7,20 @@ import functools
 import hmac
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 import orjson
 
-from trtinfer.errors import InputError
+from trtinfer.errors import InputError, TrtInferError
 from trtinfer.server.errors import status_of
 from trtinfer.server.http import compression
-from trtinfer.server.http.message import Request, Response
+from trtinfer.server.http.message import Head, Request, Response
 from trtinfer.server.http.page import PATHS
 from trtinfer.server.http.routes import MethodError, Routes
 from trtinfer.server.options import ServerOptions
 from trtinfer.server.settings import LogSettings
+from trtinfer.server.slot_body import SlotBody
 from trtinfer.server.state import ServerState
 
 logger = logging.getLogger("trtinfer")
@@ -77,17 +78,39 @@ class Application:
             logger.debug("%s %s: %d", *where, response.status)
         return response
 
+    def claim(self, head: Head, length: int, part: bytes | bytearray) -> SlotBody | None:
+        """Return where the end of a body may be read to; None: to memory of its own.
+
+        Args:
+            head: Of the request.
+            length: Bytes of the body.
+            part: Those that have come.
+        """
+        if b"content-encoding" in head.headers:
+            return None
+        if not self._has_token(head.path, head.headers):
+            return None
+        try:
+            claim = self._routes.find_claim(head.method, head.path)
+            return None if claim is None else claim(head, length, part)
+        except TrtInferError:  # which answering it will say
+            return None
+
     def refuse(self, status: int, reason: str) -> Response:
         """Make the response to what never became a request, and count it."""
         self.responses[status] += 1
         return failure(status, reason)
 
     def _handler(self, request: Request) -> Callable[[Request], Awaitable[Response]]:
-        if self._token is not None and request.path not in _OPEN_PATHS:
-            sent = request.headers.get(b"authorization", b"")
-            if not hmac.compare_digest(sent, b"Bearer " + self._token):
-                return _refuse_token
+        if not self._has_token(request.path, request.headers):
+            return _refuse_token
         return self._routes.find(request.method, request.path)
+
+    def _has_token(self, path: bytes, headers: Mapping[bytes, bytes]) -> bool:
+        if self._token is None or path in _OPEN_PATHS:
+            return True
+        sent = headers.get(b"authorization", b"")
+        return hmac.compare_digest(sent, b"Bearer " + self._token)
 
     async def _decompress(self, request: Request) -> None:
         encoding = request.headers[b"content-encoding"].lower()

@@ -10,8 +10,9 @@ from typing import cast
 from trtinfer import _core
 from trtinfer.server.errors import UnavailableError
 from trtinfer.server.http.connections import Connections
-from trtinfer.server.http.message import Request, Response
+from trtinfer.server.http.message import Head, Request, Response
 from trtinfer.server.http.reader import RequestReader
+from trtinfer.server.slot_body import SlotBody
 
 _MAX_PIPELINED = 64  # requests that wait for the answer to the one before
 _LINGER = 2.0  # seconds that a refused client has to read why
@@ -120,6 +121,10 @@ class Connection(asyncio.BufferedProtocol):
         if not self.busy:
             self._tell_to_go_on()
 
+    def claim(self, head: Head, length: int, part: bytes | bytearray) -> SlotBody | None:
+        """Ask the application where the end of a long body may be read to."""
+        return self._connections.claim(head, length, part)
+
     def hold(self, size: int) -> None:
         """Count bytes that a body has become longer, or shorter.
 
@@ -154,7 +159,7 @@ class Connection(asyncio.BufferedProtocol):
                 response = await self._connections.application(request)
                 owes = bool(self._requests) or self._refusal is not None
                 keep_alive = request.keep_alive and (owes or not self._connections.draining)
-                self.hold(-len(request.body))
+                self.hold(-request.size)
                 self._write(response.encode(keep_alive, request.method != b"HEAD"))
                 if self._drained is not None:
                     await self._drained

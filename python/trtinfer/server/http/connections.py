@@ -6,11 +6,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from trtinfer.server.http.message import Request, Response
+from trtinfer.server.http.message import Head, Request, Response
 from trtinfer.server.options import ServerOptions
+from trtinfer.server.slot_body import SlotBody
 from trtinfer.server.tracing import Tracer
 
 Application = Callable[[Request], Awaitable[Response]]
+#: Takes the head of a request, the length of its body and the part of it that has come.
+Claim = Callable[[Head, int, bytes | bytearray], SlotBody | None]
 #: Makes a response of an error that the application raised, or of a refusal of the connection.
 Refuse = Callable[[int, str], Response]
 
@@ -48,6 +51,7 @@ class Connections:
         options: The server's.
         loop: The running loop.
         application: What answers requests; raises nothing but cancellation.
+        claim: Says where else the end of a long body may be read to.
         refuse: Makes a response of a status code and a reason.
         tracer: Says whether anything is traced.
         draining: Whether connections end once what they have received whole is answered.
@@ -56,12 +60,18 @@ class Connections:
     """
 
     def __init__(
-        self, options: ServerOptions, application: Application, refuse: Refuse, tracer: Tracer
+        self,
+        options: ServerOptions,
+        application: Application,
+        claim: Claim,
+        refuse: Refuse,
+        tracer: Tracer,
     ) -> None:
         """Start to look after deadlines, on the running loop."""
         self.options = options
         self.loop = asyncio.get_running_loop()
         self.application = application
+        self.claim = claim
         self.refuse = refuse
         self.tracer = tracer
         self.draining = False

@@ -10,17 +10,19 @@ import orjson
 
 from trtinfer.server import metadata
 from trtinfer.server.datatypes import datatype_of
-from trtinfer.server.http.message import BINARY, Request, Response
+from trtinfer.server.http.message import BINARY, Head, Request, Response
 from trtinfer.server.http.routes import Routes
 from trtinfer.server.http.tensors import (
     LENGTH_HEADER,
     is_raw,
+    only_input,
     read_request,
     write_answer,
 )
 from trtinfer.server.model import Model
 from trtinfer.server.repository import Repository
 from trtinfer.server.shared_memory import SharedMemory
+from trtinfer.server.slot_body import SlotBody
 from trtinfer.server.state import ServerState
 from trtinfer.server.statistics import model_statistics
 from trtinfer.server.tensors import Tensor, raw_elements
@@ -52,7 +54,19 @@ class InferenceCalls:
             routes.add("GET", f"{path}/ready", self._model_ready)
             routes.add("GET", f"{path}/config", self._configuration)
             routes.add("GET", f"{path}/stats", self._statistics)
-            routes.add("POST", f"{path}/infer", self._infer)
+            routes.add("POST", f"{path}/infer", self._infer, self._claim)
+
+    def _claim(
+        self, head: Head, length: int, part: bytes | bytearray, name: str, version: str = ""
+    ) -> SlotBody | None:
+        """Have the elements of a model's only input read into slots."""
+        if self._tracer.active:  # traces tell when a request is copied
+            return None
+        model = self._repository.get(name, version)
+        if is_raw(head.headers):
+            return model.claim_body(length)
+        start, said = only_input(head.headers, length, part)
+        return None if said is None else model.claim_body(length - start, said)
 
     async def _infer(self, request: Request, name: str, version: str = "") -> Response:
         model = self._repository.get(name, version)
@@ -60,8 +74,8 @@ class InferenceCalls:
         if trace is not None:
             return await self._infer_traced(request, model, trace)
         if is_raw(request.headers):
-            return _raw_response(model, await model.infer_raw(request.body))
-        asked = read_request(request.headers, request.body, self._memory)
+            return _raw_response(model, await model.infer_raw(_elements(request)))
+        asked = read_request(request, self._memory)
         return write_answer(await model.infer(asked), self._memory)
 
     async def _infer_traced(self, request: Request, model: Model, trace: Trace) -> Response:
@@ -70,9 +84,10 @@ class InferenceCalls:
         try:
             if is_raw(request.headers):
                 trace.note("REQUEST_START")
-                response = _raw_response(model, await model.infer_raw(request.body, trace))
+                outputs = await model.infer_raw(_elements(request), trace)
+                response = _raw_response(model, outputs)
             else:
-                asked = read_request(request.headers, request.body, self._memory)
+                asked = read_request(request, self._memory)
                 asked.trace, trace.request_id = trace, asked.id
                 trace.note("REQUEST_START")
                 response = write_answer(await model.infer(asked), self._memory)
@@ -112,6 +127,10 @@ class InferenceCalls:
 
     async def _all_statistics(self, request: Request) -> Response:
         return as_json({"model_stats": [model_statistics(model) for model in self._repository]})
+
+
+def _elements(request: Request) -> bytes | bytearray | SlotBody:
+    return request.body if request.slots is None else request.slots
 
 
 def as_json(document: Any, status: int = 200) -> Response:

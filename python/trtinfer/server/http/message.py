@@ -6,8 +6,10 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import NamedTuple
 from urllib.parse import parse_qsl
 
+from trtinfer.server.slot_body import SlotBody
 from trtinfer.server.trace import Trace
 
 Buffer = bytes | memoryview
@@ -21,6 +23,20 @@ _LINES = {
 }
 
 
+class Head(NamedTuple):
+    """What is known of a request before its body.
+
+    Attributes:
+        method: As b"GET".
+        path: Of the target, still quoted.
+        headers: By lower-case name.
+    """
+
+    method: bytes
+    path: bytes
+    headers: Mapping[bytes, bytes]
+
+
 @dataclass(slots=True)
 class Request:
     """A whole request.
@@ -30,10 +46,11 @@ class Request:
         path: Of the target, still quoted.
         query: What follows the question mark.
         headers: By lower-case name.
-        body: All of it.
+        body: All of it, but for what lies in slots.
         hold: Counts bytes that the body has become more, or fewer; refuses more than is allowed.
         keep_alive: Whether the client may send another request on the connection.
         began: When its first byte came, as traces count time; 0 while nothing is traced.
+        slots: What of the body was read into slots: its end.
     """
 
     method: bytes
@@ -44,6 +61,12 @@ class Request:
     hold: Callable[[int], None]
     keep_alive: bool = True
     began: int = 0
+    slots: SlotBody | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole body."""
+        return len(self.body) + (0 if self.slots is None else len(self.slots))
 
     def parameters(self) -> dict[str, str]:
         """Return the query's parameters; of several of one name, the last."""

@@ -9,8 +9,9 @@ import httptools
 
 from trtinfer import _core
 from trtinfer.server.errors import UnavailableError
-from trtinfer.server.http.message import Request
+from trtinfer.server.http.message import Head, Request
 from trtinfer.server.options import ServerOptions
+from trtinfer.server.slot_body import SlotBody
 from trtinfer.server.tracing import Tracer
 
 _MAX_HEADERS = 100
@@ -26,6 +27,9 @@ class Taker(Protocol):
 
     def expect(self) -> None:
         """The client waits to be told to send a body."""
+
+    def claim(self, head: Head, length: int, part: bytes | bytearray) -> SlotBody | None:
+        """A long body begins with this part; where else its end may be read to, if anywhere."""
 
     def hold(self, size: int) -> None:
         """A body has become longer.
@@ -68,6 +72,7 @@ class RequestReader:
         self._target = b""
         self._headers: dict[bytes, bytes] = {}
         self._body: bytes | bytearray = b""
+        self._slots: SlotBody | None = None
         self._began = 0
         self._received = 0  # bytes since the last message ended
         self._header_bytes = 0
@@ -109,23 +114,32 @@ class RequestReader:
     def close(self) -> None:
         """Drop what has come of a request, and what still comes."""
         self.closed = True
-        self.room, self._body = self._scratch, b""
+        self.room, self._body, self._slots = self._scratch, b"", None
 
     def _make_room_for_body(self) -> None:
         """Have the rest of a long body go past the parser, which would copy it twice.
 
-        The body's memory is asked for at once: a length costs address space, bytes cost memory.
+        To slots where the taker has some for it, else to the body's own memory, which is asked for
+        at once: a length costs address space, bytes cost memory.
         """
         length, part = int(self._headers.get(b"content-length", b"0")), self._body
         if length - len(part) < len(self._scratch):
             return
-        try:
-            self._body = _core.new_bytearray(length)
-        except MemoryError:
-            self.refuse(503, "there is no memory for the body: try again later")
-            return
-        self._body[: len(part)] = part
-        self.room = memoryview(self._body)[len(part) :]
+        path, _, _ = self._target.partition(b"?")
+        head = Head(self._parser.get_method(), path, self._headers)
+        self._slots = self._taker.claim(head, length, part)
+        if self._slots is not None:
+            start = length - len(self._slots)  # of the elements, behind JSON
+            self._body, part, room = part[:start], part[start:], self._slots.room
+        else:
+            try:
+                self._body = _core.new_bytearray(length)
+            except MemoryError:
+                self.refuse(503, "there is no memory for the body: try again later")
+                return
+            room = memoryview(self._body)
+        room[: len(part)] = part
+        self.room = room[len(part) :]
 
     def _fill_body(self, size: int) -> None:
         self.room = self.room[size:]
@@ -175,7 +189,7 @@ class RequestReader:
         self._target = b""
         self._headers = {}
         self._header_bytes = 0
-        self._body = b""
+        self._body, self._slots = b"", None
         self._began = time.monotonic_ns() if self._tracer.active else 0
         self.timeout = self._options.header_timeout
 
@@ -238,8 +252,9 @@ class RequestReader:
             self._taker.hold,
             parser.should_keep_alive() and not upgrade,
             self._began,
+            self._slots,
         )
-        self._body = b""
+        self._body, self._slots = b"", None
         self._taker.take(request)
 
     # --- Refusals -------------------------------------------------------------------------------

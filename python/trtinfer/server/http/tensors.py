@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from trtinfer.errors import InputError
-from trtinfer.server.http.message import BINARY, Buffer, Response
+from trtinfer.server.http.message import BINARY, Buffer, Request, Response
 from trtinfer.server.inference import (
     InferenceAnswer,
     InferenceRequest,
@@ -17,7 +17,7 @@ from trtinfer.server.inference import (
     shared_memory_place,
 )
 from trtinfer.server.shared_memory import SharedMemory
-from trtinfer.server.tensors import DeviceTensor, Tensor
+from trtinfer.server.tensors import DeviceTensor, Tensor, TensorHead
 
 #: The header that says how long the JSON before the raw tensors is; 0: the body is one raw tensor.
 LENGTH_HEADER = "Inference-Header-Content-Length"
@@ -46,19 +46,39 @@ def read_json(body: bytes | bytearray | memoryview) -> dict[str, Any]:
     return document
 
 
-def read_request(
-    headers: Mapping[bytes, bytes], body: bytes | bytearray, memory: SharedMemory
-) -> InferenceRequest:
+def only_input(
+    headers: Mapping[bytes, bytes], length: int, part: bytes | bytearray
+) -> tuple[int, TensorHead | None]:
+    """Look where in a body, of which a part has come, the elements of its only input begin.
+
+    Returns:
+        The bytes before them, and what is said of the input; None: there are several, they are not
+        the whole rest of the body, or too little of it has come.
+
+    Raises:
+        InputError: It does not follow the protocol.
+    """
+    start = _json_length(headers, length)
+    if start > len(part):
+        return start, None
+    entries = _entries(read_json(part[:start]), "inputs")
+    if len(entries) != 1 or parameters_of(entries[0]).get("binary_data_size") != length - start:
+        return start, None
+    (entry,) = entries
+    return start, TensorHead(_text(entry, "name"), _text(entry, "datatype"), entry.get("shape"))
+
+
+def read_request(request: Request, memory: SharedMemory) -> InferenceRequest:
     """Read a request; its tensors borrow the body, or shared memory.
 
     Raises:
         InputError: It does not follow the protocol.
         NotFoundError: A region of shared memory is not registered.
     """
-    length = _json_length(headers, len(body))
-    view = memoryview(body)
+    view = memoryview(request.body)
+    length = _json_length(request.headers, len(view))
     document = read_json(view[:length])
-    raw = _RawTensors(view[length:])
+    raw = _RawTensors(view[length:] if request.slots is None else request.slots.room)
     inputs = {}
     for entry in _entries(document, "inputs"):
         tensor = _read_input(entry, raw, memory)
@@ -66,13 +86,13 @@ def read_request(
             raise InputError(f"the input {tensor.name!r} comes twice")
         inputs[tensor.name] = tensor
     raw.expect_end()
-    request = InferenceRequest(inputs, _text(document, "id", ""))
-    request.read_parameters(parameters_of(document))
-    request.outputs = [
-        OutputRequest.read(_text(entry, "name"), parameters_of(entry), request.binary_outputs)
+    asked = InferenceRequest(inputs, _text(document, "id", ""), slots=request.slots)
+    asked.read_parameters(parameters_of(document))
+    asked.outputs = [
+        OutputRequest.read(_text(entry, "name"), parameters_of(entry), asked.binary_outputs)
         for entry in _entries(document, "outputs")
     ]
-    return request
+    return asked
 
 
 def write_answer(answer: InferenceAnswer, memory: SharedMemory) -> Response:
