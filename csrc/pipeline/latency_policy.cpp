@@ -18,7 +18,7 @@ constexpr double kQuantile = 0.99;
 constexpr Learning kSideBySide{
     .stretch = 16, .correction = 0.5, .half_believed = 8, .forgotten = 2000, .by_samples = false};
 constexpr Learning kOneAtATime{
-    .stretch = 1, .correction = 0.15, .half_believed = 2, .forgotten = 1000, .by_samples = true};
+    .stretch = 1, .correction = 0.15, .half_believed = 1, .forgotten = 1000, .by_samples = true};
 
 // How much of what a stretch of batches was wrong by is corrected: in the sizes that ran, by their
 // share; and in those of which little is known, since what makes one size slower, another clock or
