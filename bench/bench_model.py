@@ -5,7 +5,7 @@ loops of `session.run` with batches of 1 to 64 in the same round: the best loop 
 can do. Before the first round the session has ten seconds of that load, in which its memory is
 touched for the first time and the size that pays is learned. Then Poisson load at a share of that:
 the p99 against what a request cannot avoid, the batch that is running when it comes and its own.
-    python bench/bench_model.py [MODEL] [--rounds 5] [--seconds 3] [--json FILE]
+    python bench/bench_model.py [MODEL] [--rounds 15] [--seconds 1] [--json FILE]
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ def unavoidable(loaded: Measurement, session: trtinfer.Session) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", nargs="?", help="ONNX (default: EfficientNet-Lite0)")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3, help="of each turn")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=1, help="of each turn")
     parser.add_argument("--share", type=float, default=0.7, help="of the saturation, for p99")
     parser.add_argument("--json", type=Path, help="write the figures of every round here")
     options = parser.parse_args()
