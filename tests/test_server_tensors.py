@@ -21,6 +21,7 @@ from models import (
 from serving import Served, serving
 
 X = np.random.default_rng(3).standard_normal((2, 256), dtype=np.float32)
+STAGES = ("queue", "compute_input", "compute_infer", "compute_output")
 
 
 @pytest.fixture(scope="module")
@@ -181,10 +182,12 @@ def test_statistics_count_requests_samples_and_batches(served: Served) -> None:
     assert after["execution_count"] - before["execution_count"] == 3
     counts = {
         name: after["inference_stats"][name]["count"] - before["inference_stats"][name]["count"]
-        for name in ("success", "fail", "queue", "compute_infer")
+        for name in ("success", "fail", *STAGES)
     }
-    assert counts == {"success": 3, "fail": 1, "queue": 3, "compute_infer": 3}
-    assert {"batch_size": 2}.items() <= after["batch_stats"][0].items()
+    assert counts == {"success": 3, "fail": 1, **dict.fromkeys(STAGES, 3)}
+    assert after["batch_stats"][0]["batch_size"] == 2
+    assert all(after["inference_stats"][name]["ns"] > 0 for name in STAGES)
+    assert all(after["batch_stats"][0][name]["ns"] > 0 for name in STAGES[1:])
     everything = served.ask_json("GET", "/v2/models/stats")[1]["model_stats"]
     assert len(everything) == 8
 
