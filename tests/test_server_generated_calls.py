@@ -184,7 +184,7 @@ def test_the_document_describes_every_route(served: Served) -> None:
     }
     application = served.server._connections.application
     routes = {
-        (method.decode(), "/".join(parts)) for method, parts, _ in application._routes._patterns
+        (method.decode(), "/".join(parts)) for method, parts, *_ in application._routes._patterns
     }
     assert described == routes - {("GET", path.decode()) for path in PATHS}
 
