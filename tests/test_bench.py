@@ -10,7 +10,7 @@ from hdrh.histogram import HdrHistogram
 from models import matmul_model, slow_model
 
 from trtinfer import Session
-from trtinfer.bench import Batches, Bench
+from trtinfer.bench import STAGES, Batches, Bench
 from trtinfer.cli import main
 from trtinfer.latency_histogram import LatencyHistogram
 
@@ -102,7 +102,8 @@ def test_command_measures_what_it_is_asked_for(model, tmp_path, capsys):
     assert isinstance(first["generator_was_late"], bool)
     assert HdrHistogram.decode(first["histogram"]).get_total_count() == 60
     assert facts["machine"]["cpu"]["usable_cores"] > 0
-    for plot in ("latency.png", "latency_against_load.png"):
+    assert all(0 < first[f"mean_{stage}"] < 1 for stage in STAGES)
+    for plot in ("latency.png", "latency_against_load.png", "latency_stages.png"):
         assert (output / plot).read_bytes().startswith(b"\x89PNG")
 
 
