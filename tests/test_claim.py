@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import threading
 
@@ -146,54 +145,6 @@ def test_a_released_slot_cannot_be_published(session):
     slot.release()
     with pytest.raises(trtinfer.InputError, match="released"):
         slot.publish()
-
-
-def test_slots_are_published_and_awaited_on_an_event_loop(session):
-    xs = rows(24, 256)
-
-    async def ask(x: np.ndarray) -> np.ndarray:
-        with session.claim(timeout=PATIENCE) as slot:
-            slot.inputs["x"][:] = x
-            return (await slot.ainfer())["y"]
-
-    async def main() -> list[np.ndarray]:
-        answers = []
-        for some in np.split(xs, 3):  # as many as there are slots
-            answers += await asyncio.gather(*map(ask, some))
-        return answers
-
-    np.testing.assert_allclose(asyncio.run(main()), xs @ models.WEIGHTS, rtol=1e-4, atol=1e-4)
-    assert free_slots(session) == 8
-    assert session.stats()["batch_sizes"] == {4: 6}  # those of one turn of the loop share batches
-
-
-def test_a_cancelled_task_takes_its_slot_back():
-    with trtinfer.Session(models.slow_model(), max_inflight=1) as session:
-
-        async def main() -> None:
-            keep_busy(session)
-            task = asyncio.create_task(filled_slot(session).ainfer())
-            await asyncio.sleep(0)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-
-        asyncio.run(main())
-        assert session.stats()["cancelled"] == 1
-
-
-def test_awaiting_a_slot_takes_a_timeout_and_happens_once():
-    with trtinfer.Session(models.slow_model(), max_inflight=1) as session:
-
-        async def main() -> None:
-            keep_busy(session)
-            slot = filled_slot(session)
-            with pytest.raises(trtinfer.DeadlineExceededError):
-                await slot.ainfer(timeout=0.0, priority=7)
-            with pytest.raises(trtinfer.InputError, match="published"):
-                await slot.ainfer()
-
-        asyncio.run(main())
 
 
 def test_publish_takes_a_timeout_and_a_priority():

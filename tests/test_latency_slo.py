@@ -46,27 +46,56 @@ def test_says_nothing_of_a_target_that_there_is_not():
         assert session.stats()["slo"] is None
 
 
-def test_refuses_at_arrival_what_can_no_longer_make_it():
+@pytest.fixture
+def hurried():
+    """Two batches, which take one sample each, are more than the target allows."""
     with trtinfer.Session(
         models.slow_model(), max_batch_size=1, max_inflight=1, latency_slo=0.02
     ) as session:
-        turns, took = 1.0, 0.0
-        while session.stats()["slo"]["batch_costs"][1] < 0.011:  # until half a target is a batch
-            turns *= 1.5 if took < 0.015 else 1  # what it costs is learned step by step
-            started = time.perf_counter()
-            session.infer(np.float32(turns))
-            took = time.perf_counter() - started
-        running = session.submit(np.float32(turns))
-        futures = session.submit_many([np.float32(turns)] * 8)
-        errors = [future.exception(PATIENCE) for future in futures]
-        refused = [error for error in errors if error is not None]
-        assert refused
-        assert all(isinstance(error, trtinfer.QueueFullError) for error in refused)
-        assert "latency_slo=0.02" in str(refused[0])
-        running.result(PATIENCE)
-        stats = session.stats()
-        assert stats["rejected"] == stats["rejected_by_slo"] == len(refused)
-        assert stats["free_slots"] == 1024
+        yield session
+
+
+def turns_of_half_a_target(session: trtinfer.Session) -> np.float32:
+    turns, took = 1.0, 0.0
+    while session.stats()["slo"]["batch_costs"][1] < 0.011:
+        turns *= 1.5 if took < 0.015 else 1  # what it costs is learned step by step
+        started = time.perf_counter()
+        session.infer(np.float32(turns))
+        took = time.perf_counter() - started
+    return np.float32(turns)
+
+
+def test_refuses_at_arrival_what_can_no_longer_make_it(hurried):
+    turns = turns_of_half_a_target(hurried)
+    running = hurried.submit(turns)
+    futures = hurried.submit_many([turns] * 8)
+    errors = [future.exception(PATIENCE) for future in futures]
+    refused = [error for error in errors if error is not None]
+    assert refused
+    assert all(isinstance(error, trtinfer.QueueFullError) for error in refused)
+    assert "latency_slo=0.02" in str(refused[0])
+    running.result(PATIENCE)
+    stats = hurried.stats()
+    assert stats["rejected"] == stats["rejected_by_slo"] == len(refused)
+    assert stats["free_slots"] == 1024
+
+
+def test_a_slot_that_cannot_make_it_does_not_wait_and_stays_claimed(hurried):
+    turns = turns_of_half_a_target(hurried)
+
+    async def main() -> None:
+        futures = hurried.submit_many([turns] * 9)
+        with hurried.claim() as slot:
+            slot.inputs["x"][...] = turns
+            free = hurried.stats()["free_slots"]
+            with pytest.raises(trtinfer.QueueFullError, match=r"latency_slo=0\.02"):
+                await slot.ainfer(timeout=PATIENCE)  # which a full ring would be waited for
+            assert hurried.stats()["free_slots"] >= free
+        for future in futures:
+            future.exception(PATIENCE)
+
+    asyncio.run(main())
+    assert hurried.stats()["free_slots"] == 1024
 
 
 def test_an_idle_session_refuses_nobody():

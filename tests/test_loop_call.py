@@ -1,4 +1,4 @@
-"""What `Session.ainfer` returns: a coroutine, to all who look."""
+"""What `Session.ainfer` and `Slot.ainfer` return: a coroutine, to all who look."""
 
 from __future__ import annotations
 
@@ -30,11 +30,20 @@ def session():
         yield session
 
 
-@pytest.fixture(params=["as it is", "the longer way"])
+def ask_with_slot(session: trtinfer.Session) -> Coroutine[Any, Any, Any]:
+    slot = session.claim()
+    slot.inputs["x"][...] = ONE
+    return slot.ainfer()
+
+
+@pytest.fixture(params=["as it is", "a claimed slot", "the longer way"])
 def ask(request, session):
-    """A call that the core takes as it is, and one that goes on as a coroutine of Python's."""
+    """Calls that the core takes as they are, and one that goes on as a coroutine of Python's."""
     if request.param == "as it is":
         yield lambda: session.ainfer(ONE)
+        return
+    if request.param == "a claimed slot":
+        yield lambda: ask_with_slot(session)
         return
     with trtinfer.Session(models.string_model()) as strings:
         yield lambda: strings.ainfer(np.array(["ab"], object))
@@ -48,6 +57,7 @@ def test_it_is_one_to_everybody(session):
     call.close()
     says = inspect if sys.version_info >= (3, 12) else asyncio
     assert says.iscoroutinefunction(session.ainfer)
+    assert says.iscoroutinefunction(session.claim().ainfer)
 
 
 def test_a_mock_of_a_session_is_awaited(session):
@@ -96,7 +106,7 @@ def test_nothing_happens_before_it_is_awaited(session):
 
 
 def test_one_that_is_never_awaited_is_told_of(ask: Ask):
-    with pytest.warns(RuntimeWarning, match=r"'Session\.ainfer' was never awaited"):
+    with pytest.warns(RuntimeWarning, match=r"'(Session|Slot)\.ainfer' was never awaited"):
         ask()
 
 
@@ -180,10 +190,14 @@ def test_it_keeps_its_session_open():
 def test_a_cancelled_task_that_has_not_begun_publishes_nothing(session):
     async def main() -> None:
         task = asyncio.create_task(session.ainfer(ONE))
+        of_slot = asyncio.create_task(ask_with_slot(session))
         assert "Session.ainfer" in repr(task)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        assert "Slot.ainfer" in repr(of_slot)
+        assert task.cancel()
+        assert of_slot.cancel()
+        for each in (task, of_slot):
+            with pytest.raises(asyncio.CancelledError):
+                await each
 
     asyncio.run(main())
     assert session.stats()["accepted"] == 0

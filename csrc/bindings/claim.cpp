@@ -30,6 +30,9 @@ Nanoseconds deadline_from(Nanoseconds arrival, std::optional<double> timeout) {
 
 namespace {
 
+// Held for ever.
+PyTypeObject* claim_type = nullptr;
+
 // How long Ctrl-C may have to wait.
 constexpr Nanoseconds kSignalPeriod = 100'000'000;
 
@@ -81,6 +84,10 @@ py::dict ClaimHandle::infer(const Delivery& delivery) {
   return wait_for(pipeline_, *layout_, request);
 }
 
+ClaimHandle* ClaimHandle::of(py::handle object) {
+  return Py_TYPE(object.ptr()) == claim_type ? object.cast<ClaimHandle*>() : nullptr;
+}
+
 bool ClaimHandle::held() const {
   const std::lock_guard lock(mutex_);
   return claim_.held();
@@ -114,19 +121,19 @@ void register_claim(py::module_& m) {
       .def("cancel", &PendingRequest::cancel)
       .def_property_readonly("running", &PendingRequest::running);
 
-  py::class_<ClaimHandle>(m, "Claim")
-      .def_property_readonly("inputs", &ClaimHandle::inputs)
+  py::class_<ClaimHandle> claim(m, "Claim");
+  claim_type = reinterpret_cast<PyTypeObject*>(claim.inc_ref().ptr());
+  claim.def_property_readonly("inputs", &ClaimHandle::inputs)
       .def_property_readonly("held", &ClaimHandle::held)
       .def("release", &ClaimHandle::release)
       .def(
           "submit",
           [](ClaimHandle& self, const NotifierHandle& notifier, py::object cookie,
-             std::optional<double> timeout, int priority, bool wakes) {
-            return self.submit(
-                {notifier.get(), std::move(cookie), timeout, priority, false, wakes});
+             std::optional<double> timeout, int priority) {
+            return self.submit({notifier.get(), std::move(cookie), timeout, priority});
           },
           py::arg("notifier"), py::arg("cookie"), py::arg("timeout") = py::none(),
-          py::arg("priority") = 0, py::arg("wakes") = true)
+          py::arg("priority") = 0)
       .def(
           "infer",
           [](ClaimHandle& self, std::optional<double> timeout, int priority) {

@@ -58,6 +58,9 @@ class ClaimHandle {
   void release();
   bool held() const;
 
+  /// The claim that a Python object is, or null; asked of every request of an event loop.
+  static ClaimHandle* of(pybind11::handle object);
+
  private:
   std::shared_ptr<pipeline::Request> publish(const Delivery& delivery);
 

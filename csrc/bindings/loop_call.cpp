@@ -29,6 +29,7 @@ enum class State : std::uint8_t { kNew, kStarting, kPublished, kSlow, kOver };
 /// `call_slowly` makes instead.
 struct LoopCall {
   PyObject_HEAD State state;
+  bool of_claim;    // a slot's, and not a session's
   PyObject* owner;  // null once the call is over, like all others
   LoopCaller* caller;
   PyObject *x, *timeout, *priority, *timeline;
@@ -68,7 +69,7 @@ py::object publish(const LoopCall* call, const Loop& loop) {
                                                   {notifier.get(), {}, timeout, priority_of(call)});
   } catch (...) {
     const py::object error = exception_of(std::current_exception());
-    if (!error) throw;
+    if (!error || call->of_claim) throw;
     const bool waits = timeout && is_error(error, "QueueFullError");
     if (!waits && !is_error(error, "InputError")) throw;  // the longer way counts the latter
   }
@@ -207,8 +208,14 @@ PyObject* close(PyObject* self, PyObject* /*unused*/) {
 
 PyObject* await(PyObject* self) { return Py_NewRef(self); }
 
-PyObject* get_name(PyObject* /*self*/, void* name) {
-  return PyUnicode_FromString(static_cast<const char*>(name));
+const char* full_name(const LoopCall* call) {
+  return call->of_claim ? "Slot.ainfer" : "Session.ainfer";
+}
+
+PyObject* get_name(PyObject* /*self*/, void* /*unused*/) { return PyUnicode_FromString("ainfer"); }
+
+PyObject* get_full_name(PyObject* self, void* /*unused*/) {
+  return PyUnicode_FromString(full_name(as<LoopCall>(self)));
 }
 
 void finalize(PyObject* self) {
@@ -216,7 +223,8 @@ void finalize(PyObject* self) {
   if (call->state != State::kNew) return;
   PyObject *kind = nullptr, *error = nullptr, *traceback = nullptr;
   PyErr_Fetch(&kind, &error, &traceback);
-  if (PyErr_WarnEx(PyExc_RuntimeWarning, "coroutine 'Session.ainfer' was never awaited", 1) != 0) {
+  if (PyErr_WarnFormat(PyExc_RuntimeWarning, 1, "coroutine '%s' was never awaited",
+                       full_name(call)) != 0) {
     PyErr_WriteUnraisable(self);
   }
   PyErr_Restore(kind, error, traceback);
@@ -251,9 +259,8 @@ PyTypeObject* make_loop_call_type() {
                                   {"throw", &throw_in, METH_VARARGS, nullptr},
                                   {"close", &close, METH_NOARGS, nullptr},
                                   {}};
-  static char name[] = "ainfer", full_name[] = "Session.ainfer";  // as tasks show it
-  static PyGetSetDef properties[] = {{"__name__", &get_name, nullptr, nullptr, name},
-                                     {"__qualname__", &get_name, nullptr, nullptr, full_name},
+  static PyGetSetDef properties[] = {{"__name__", &get_name, nullptr, nullptr, nullptr},
+                                     {"__qualname__", &get_full_name, nullptr, nullptr, nullptr},
                                      {}};
   static PyType_Slot slots[] = {{Py_tp_dealloc, slot(&deallocate)},
                                 {Py_tp_finalize, slot(&finalize)},
@@ -277,6 +284,7 @@ PyObject* make_call(LoopCaller* caller, PyObject* const* arguments) {
   LoopCall* call = PyObject_GC_New(LoopCall, call_type);
   if (call == nullptr) return nullptr;
   call->state = State::kNew;
+  call->of_claim = ClaimHandle::of(arguments[1]) != nullptr;
   call->owner = Py_NewRef(arguments[0]);
   call->caller = as<LoopCaller>(Py_NewRef(as<PyObject>(caller)));
   call->x = Py_NewRef(arguments[1]);

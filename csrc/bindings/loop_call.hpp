@@ -1,4 +1,4 @@
-// What `Session.ainfer` returns.
+// What `Session.ainfer` and `Slot.ainfer` return.
 #pragma once
 
 #include "bindings/loop_caller.hpp"

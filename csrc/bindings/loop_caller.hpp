@@ -1,4 +1,4 @@
-// Who makes the calls that `Session.ainfer` returns.
+// Who makes the calls that `Session.ainfer` and `Slot.ainfer` return.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -12,7 +12,7 @@ namespace trtinfer::bindings {
 
 /// `LoopCaller(pipeline, has_tensors, completer_of, call_slowly)`: the way of a session's calls
 /// from event loops into its pipeline. `ainfer(owner, x, timeout, priority, timeline)` makes a
-/// call, which keeps its owner alive. For any number of threads.
+/// call, which keeps its owner alive; `x` may be a claim. For any number of threads.
 struct LoopCaller {
   PyObject_HEAD PyObject* pipeline;  // what `native` is within; never null, like the next two
   PyObject* completer_of;            // (loop) -> LoopCompleter

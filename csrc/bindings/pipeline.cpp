@@ -64,7 +64,9 @@ py::object PipelineHandle::submit_on_loop(py::handle x, py::handle loop, Deliver
   delivery.cookie = future;
   delivery.on_loop = true;
   delivery.wakes = false;
-  std::optional<PendingRequest> pending = submit(x, delivery);
+  ClaimHandle* claim = ClaimHandle::of(x);
+  std::optional<PendingRequest> pending =
+      claim == nullptr ? submit(x, delivery) : claim->submit(delivery);
   if (!pending) return {};
   loop_future::attach(future, std::move(*pending));
   return future;

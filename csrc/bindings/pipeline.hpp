@@ -27,7 +27,8 @@ class PipelineHandle {
   pybind11::object infer(pybind11::handle x, std::optional<double> timeout, int priority);
   std::optional<PendingRequest> submit(pybind11::handle x, const Delivery& delivery);
 
-  /// Returns the LoopFuture that is made the cookie; null when `x` does not fit as it is.
+  /// Returns the LoopFuture that is made the cookie; null when `x` does not fit as it is. A claim
+  /// is published instead of being copied to one.
   pybind11::object submit_on_loop(pybind11::handle x, pybind11::handle loop, Delivery delivery);
 
   /// Each of `xs` is a request of its own, converted by `convert` where it does not fit as it is.

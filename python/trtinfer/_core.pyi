@@ -452,7 +452,6 @@ class Claim:
         cookie: object,
         timeout: float | None = None,
         priority: int = 0,
-        wakes: bool = True,
     ) -> PendingRequest: ...
     def infer(
         self, timeout: float | None = None, priority: int = 0

@@ -8,14 +8,18 @@ readable once per batch. A `FutureCompleter` thread resolves `concurrent.futures
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
+import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, Future
-from typing import Any
+from typing import Any, TypeVar
 
 from trtinfer import _core
 from trtinfer.types import Outputs
+
+Function = TypeVar("Function", bound=Callable[..., object])
 
 logger = logging.getLogger("trtinfer")
 
@@ -113,6 +117,14 @@ class FutureCompleter:
         thread = self._thread
         if wait and thread is not None and thread is not threading.current_thread():
             thread.join()
+
+
+def marked_async(function: Function) -> Function:
+    """Mark what returns a coroutine without being one, for ``iscoroutinefunction`` and mocks."""
+    if sys.version_info >= (3, 12):
+        return inspect.markcoroutinefunction(function)
+    function._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]
+    return function
 
 
 class LoopCompleter:

@@ -33,6 +33,7 @@ class InputReader:
         self._infos = infos
         self._batched = batched
         self._tensors = tensors
+        self._varies = any(dim < 0 for info in infos for dim in self._sample(info))
 
     def read(self, x: object) -> dict[str, Any]:
         """Return exact, C-contiguous arrays by input name; values of other kinds as they are.
@@ -70,7 +71,7 @@ class InputReader:
         if rows is not None and rows < 1:
             raise InputError(f"{rows=} must be at least 1")
         if shape is None:
-            if any(dim < 0 for info in self._infos for dim in self._sample(info)):
+            if self._varies:
                 wanted = ", ".join(map(str, self._infos))
                 raise InputError(f"claim() needs shape=, which varies for this model: {wanted}")
             return []

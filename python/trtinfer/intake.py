@@ -7,10 +7,9 @@ what is refused is counted.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextvars import copy_context
 from copy import deepcopy
@@ -26,27 +25,52 @@ from trtinfer.types import Outputs, Timeline
 Result = TypeVar("Result")
 
 
+class Refusals:
+    """Counts requests that do not fit; a block that takes one is ``with refusals:``.
+
+    Attributes:
+        count: How many there were.
+    """
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self.count = 0
+        self._lock = threading.Lock()
+
+    def note(self, error: BaseException | None) -> None:
+        """Note how a request was taken."""
+        if isinstance(error, InputError):
+            with self._lock:
+                self.count += 1
+
+    def __enter__(self) -> None:
+        """Begin to take a request."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Note how that ended."""
+        self.note(error)
+
+
 class Intake:
     """Takes the requests of one open model; for any number of threads.
 
     Attributes:
-        invalid: How many were refused because they do not fit the model.
+        refusals: Those that do not fit the model.
     """
 
     def __init__(self, opened: OpenModel, recipe: Recipe | None) -> None:
         """Looks at what requests are; a recipe makes the model's only input of an image."""
-        self.invalid = 0
+        self.refusals = Refusals()
         self._pipeline = opened.pipeline
         self._has_tensors = opened.has_tensors
         self._recipe = recipe
         self._inputs = opened.inputs
         batched = opened.batched and recipe is None
         self._reader = InputReader(opened.inputs, batched, opened.has_tensors)
-        self._lock = threading.Lock()  # guards invalid
 
     def infer(self, x: object, timeout: float | None, priority: int) -> Outputs:
         """As `Session.infer`."""
-        with self.counting():
+        with self.refusals:
             if self._is_image(x):
                 started = time.monotonic()
                 claim = self._claim_image(x, timeout)
@@ -65,7 +89,7 @@ class Intake:
         priority: int,
     ) -> _core.PendingRequest:
         """Publish a request whose end the notifier tells, with the cookie; `infer` otherwise."""
-        with self.counting():
+        with self.refusals:
             if self._is_image(x):
                 started = time.monotonic()
                 claim = self._claim_image(x, timeout)
@@ -88,7 +112,7 @@ class Intake:
         """As `Session.ainfer`: decode images, and wait for room, without holding up the loop."""
         future = _core.LoopFuture(loop)
         started = time.monotonic()
-        with self.counting():
+        with self.refusals:
             x = device_tensor.hold(x)
 
         def publish() -> None:
@@ -119,22 +143,11 @@ class Intake:
         """
         return self._reader.claim_shapes(shape, rows)
 
-    @contextlib.contextmanager
-    def counting(self) -> Iterator[None]:
-        """Count what is refused within."""
-        try:
-            yield
-        except InputError:
-            with self._lock:
-                self.invalid += 1
-            raise
-
     def count_errors(self, results: Sequence[object]) -> list[Exception]:
         """Return what failed of many requests, having counted what was refused."""
         errors = [result for result in results if isinstance(result, Exception)]
-        if errors:
-            with self._lock:
-                self.invalid += sum(isinstance(error, InputError) for error in errors)
+        for error in errors:
+            self.refusals.note(error)
         return errors
 
     def _is_image(self, x: object) -> bool:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from types import TracebackType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from trtinfer import _core
-from trtinfer.completion import LoopCompleter
-from trtinfer.types import Array, Outputs
+from trtinfer.completion import marked_async
+from trtinfer.types import Array, Outputs, Timeline
 
 Submit: TypeAlias = Callable[[_core.Claim, float | None, int], "Future[Outputs]"]
-CompleterOf: TypeAlias = Callable[[asyncio.AbstractEventLoop], LoopCompleter]
 
 
 class Slot:
@@ -28,11 +26,11 @@ class Slot:
             a view after ``publish()``: the memory then belongs to the batch, later to others.
     """
 
-    def __init__(self, claim: _core.Claim, submit: Submit, completer_of: CompleterOf) -> None:
+    def __init__(self, claim: _core.Claim, submit: Submit, loop_caller: _core.LoopCaller) -> None:
         """Wrap a native claim; sessions do this, see `Session.claim`."""
         self._claim = claim
         self._submit = submit
-        self._completer_of = completer_of
+        self._loop_caller = loop_caller
         self.inputs: dict[str, Array] = claim.inputs
 
     def publish(self, timeout: float | None = None, priority: int = 0) -> Future[Outputs]:
@@ -55,20 +53,19 @@ class Slot:
         """Publish the filled slot and wait for the outputs; see `publish` and `Session.infer`."""
         return self._claim.infer(timeout, priority)
 
-    async def ainfer(self, timeout: float | None = None, priority: int = 0) -> Outputs:
+    @marked_async
+    def ainfer(
+        self,
+        timeout: float | None = None,
+        priority: int = 0,
+        *,
+        timeline: Timeline | None = None,
+    ) -> Coroutine[Any, Any, Outputs]:
         """Publish the filled slot and await the outputs, as `Session.ainfer` does; see `publish`.
 
         Cancelling the awaiting task takes the request back if its batch has not been launched.
         """
-        loop = asyncio.get_running_loop()
-        future = _core.LoopFuture(loop)
-        completer = self._completer_of(loop)
-        notifier = completer.notifier
-        future.attach(self._claim.submit(notifier, future, timeout, priority, wakes=False))
-        if not notifier.wake_scheduled:
-            completer.schedule_wake()
-        outputs: Outputs = await future
-        return outputs
+        return self._loop_caller.ainfer(self, self._claim, timeout, priority, timeline)
 
     def release(self) -> None:
         """Give the slot back unpublished; nothing happens if it is no longer held."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
-import inspect
 import logging
 import os
-import sys
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
@@ -18,7 +15,7 @@ from trtinfer import (
     closing,
 )
 from trtinfer.backend import RingSizes
-from trtinfer.completion import FutureCompleter, InferenceFuture, LoopCompleters
+from trtinfer.completion import FutureCompleter, InferenceFuture, LoopCompleters, marked_async
 from trtinfer.errors import InputError
 from trtinfer.inputs import Shapes
 from trtinfer.intake import Intake
@@ -32,17 +29,8 @@ from trtinfer.trace import TraceDelivery, TraceHook
 from trtinfer.types import Outputs, TensorInfo, Timeline
 
 Result = TypeVar("Result")
-Function = TypeVar("Function", bound=Callable[..., object])
 
 logger = logging.getLogger("trtinfer")
-
-
-def marked_async(function: Function) -> Function:
-    """Mark what returns a coroutine without being one, for ``iscoroutinefunction`` and mocks."""
-    if sys.version_info >= (3, 12):
-        return inspect.markcoroutinefunction(function)
-    function._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]
-    return function
 
 
 class Session:
@@ -284,12 +272,12 @@ class Session:
             QueueFullError: There is no room in the ring.
             ClosedError: The session is closed.
         """
-        with self._intake.counting():
+        with self._intake.refusals:
             shapes = self._intake.claim_shapes(shape, rows)
             if rows is not None and rows > self._pipeline.max_batch_size:
                 raise InputError(f"{rows=}: at most {self._pipeline.max_batch_size} fit a batch")
             claim = self._pipeline.claim(rows or 1, rows is not None, shapes, timeout)
-        return Slot(claim, self._submit_claim, self._loops.of)
+        return Slot(claim, self._submit_claim, self._loop_caller)
 
     # --- State --------------------------------------------------------------------------------
 
@@ -301,7 +289,7 @@ class Session:
         python = {
             "backend": backend,
             "fallback": fallback,
-            "invalid": self._intake.invalid,
+            "invalid": self._intake.refusals.count,
             "traces_dropped": self._traces.dropped if self._traces else 0,
             "gpu_batches": {
                 gpu: executor.batches - self._trial_batches[gpu]
