@@ -21,15 +21,15 @@ from trtinfer.server.http.connections import SCRATCH
 from trtinfer.server.model import Model
 from trtinfer.server.slot_body import SlotBody
 
-LENGTH = 1_100_000  # numbers of a sample: 4.4 MB
+LENGTH = 150_000  # numbers of a sample: 600 kB
 CAPACITY = 16
 RNG = np.random.default_rng(0)
 
 
-def negating_model(factor: float = -1.0, length: int = LENGTH) -> bytes:
-    """y = factor * x, of rows of so many numbers."""
+def negating_model(factor: float = -1.0) -> bytes:
+    """y = factor * x, of rows of numbers."""
     node = helper.make_node("Mul", ["x", "factor"], ["y"])
-    shapes = [models.tensor(name, ["n", length]) for name in ("x", "y")]
+    shapes = [models.tensor(name, ["n", LENGTH]) for name in ("x", "y")]
     return models.build([node], shapes[:1], shapes[1:], factor=np.float32([factor]))
 
 
@@ -52,9 +52,9 @@ def answered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     found: list[int] = []
     ainfer = SlotBody.ainfer
 
-    def noting(self, *arguments):
+    def noting(self, *arguments, **named):
         found.append(len(self))
-        return ainfer(self, *arguments)
+        return ainfer(self, *arguments, **named)
 
     monkeypatch.setattr(SlotBody, "ainfer", noting)
     return found
@@ -69,8 +69,8 @@ def is_at_rest(served: Served) -> bool:
     return model.reading == 0 and model.session.stats()["free_slots"] == CAPACITY
 
 
-def rows(count: int, length: int = LENGTH) -> np.ndarray:
-    return RNG.standard_normal((count, length), dtype=np.float32)
+def rows(count: int) -> np.ndarray:
+    return RNG.standard_normal((count, LENGTH), dtype=np.float32)
 
 
 def request(body: bytes, headers: str, path: str = "m") -> bytes:
@@ -124,18 +124,17 @@ def test_tensors_behind_json_are_read_into_slots(served: Served, answered, count
 
 
 @pytest.mark.gpu
-def test_shorter_bodies_for_a_gpu_are_read_into_slots(tmp_path: Path, answered) -> None:
-    length = 150_000
+def test_bodies_for_a_gpu_are_read_into_slots(tmp_path: Path, answered) -> None:
     options = {"session_options": {"backend": "tensorrt", "max_batch_size": 8}}
-    source = {"m": negating_model(length=length)}
+    source = {"m": negating_model()}
     with serving(source, tmp_path, model_options=options) as served, served.connect() as client:
-        for x in rows(20, length):
+        for x in rows(20):
             client.sendall(bare(x))
             receive(client, x)
-        x = rows(8, length)
+        x = rows(8)
         client.sendall(described(x))
         receive(client, x)
-    assert answered == [4 * length] * 20 + [32 * length]
+    assert answered == [4 * LENGTH] * 20 + [32 * LENGTH]
 
 
 def test_pipelined_bodies_have_slots_of_their_own(served: Served, answered) -> None:

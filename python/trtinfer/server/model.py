@@ -32,10 +32,6 @@ Input = Tensor | DeviceTensor
 
 _IDLE_CHECK = 0.01  # seconds
 
-#: Bytes from which elements are read straight into slots, by backend (bench/README.md). Slots that
-#: were claimed early are seldom neighbours in a batch, which only a CPU has to copy together.
-_LEAST_CLAIMED = {"tensorrt": 1 << 16, "onnxruntime": 4 << 20}
-
 
 class Outcomes:
     """Counts what requests end with; a block that answers one is ``with outcomes:``.
@@ -120,7 +116,6 @@ class Model:
         self._batched = self.session.batched
         self._inputs = {info.name: info for info in self.session.inputs}
         self._raw_dtype, self._raw_shape = _raw_layout(self.session)
-        self._least_claimed = _LEAST_CLAIMED[self.session.backend]
         fixed = min(self._raw_shape, default=1) > 0
         self._sample_bytes = self._raw_dtype.itemsize * math.prod(self._raw_shape) if fixed else 0
         self._all_outputs = {
@@ -158,11 +153,15 @@ class Model:
         """
         timeline = None if trace is None else trace.run()
         with self.outcomes:  # not through _run: a coroutine on the way costs half a microsecond
+            if isinstance(body, SlotBody) and body.model is self:
+                self._admit(1)
+                try:
+                    return await body.ainfer(self._timeout, timeline=timeline)
+                finally:
+                    self._leave(1)
             sample = self._raw_sample(body.room if isinstance(body, SlotBody) else body)
             self._admit(1)
             try:
-                if isinstance(body, SlotBody) and body.model is self and timeline is None:
-                    return await body.ainfer(self._timeout)
                 return await self.session.ainfer(sample, self._timeout, timeline=timeline)
             finally:
                 self._leave(1)
@@ -180,7 +179,7 @@ class Model:
         Returns:
             None: they need memory of their own, or there is no room, or they do not fit.
         """
-        if size < self._least_claimed or not self._sample_bytes or size % self._sample_bytes:
+        if not self._sample_bytes or size % self._sample_bytes:
             return None
         samples = size // self._sample_bytes
         info, limits = self.session.inputs[0], self.session.sizes
@@ -284,8 +283,8 @@ class Model:
         slots = request.slots
         self._admit(samples)
         try:
-            if slots is not None and slots.model is self and timeline is None:
-                return await slots.ainfer(timeout, request.priority)
+            if slots is not None and slots.model is self:
+                return await slots.ainfer(timeout, request.priority, timeline=timeline)
             return await self.session.ainfer(x, timeout, request.priority, timeline=timeline)
         finally:
             self._leave(samples)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Coroutine
+from typing import Any, Protocol
 
 import numpy as np
 
 from trtinfer.ring import Slot
-from trtinfer.types import Outputs
+from trtinfer.types import Outputs, Timeline
 
 
 class Reads(Protocol):
@@ -28,6 +29,7 @@ class SlotBody:
     Attributes:
         model: Whose slots they are.
         room: Their bytes; not to be touched after `ainfer`.
+        document: The JSON that came before them; empty where there was none.
     """
 
     def __init__(self, model: Reads, slot: Slot, samples: int) -> None:
@@ -35,6 +37,7 @@ class SlotBody:
         (view,) = slot.inputs.values()
         self.model = model
         self.room = view.reshape(-1).view(np.uint8).data
+        self.document: dict[str, Any] = {}
         self._slot = slot
         self._samples = samples
         model.reading += samples
@@ -47,6 +50,8 @@ class SlotBody:
         """No longer count as being read."""
         self.model.reading -= self._samples
 
-    async def ainfer(self, timeout: float | None, priority: int = 0) -> Outputs:
+    def ainfer(
+        self, timeout: float | None, priority: int = 0, *, timeline: Timeline | None = None
+    ) -> Coroutine[Any, Any, Outputs]:
         """Answer what was read; as `Slot.ainfer`."""
-        return await self._slot.ainfer(timeout, priority)
+        return self._slot.ainfer(timeout, priority, timeline=timeline)

@@ -15,7 +15,7 @@ from trtinfer.server.http.routes import Routes
 from trtinfer.server.http.tensors import (
     LENGTH_HEADER,
     is_raw,
-    only_input,
+    read_preface,
     read_request,
     write_answer,
 )
@@ -65,8 +65,13 @@ class InferenceCalls:
         model = self._repository.get(name, version)
         if is_raw(head.headers):
             return model.claim_body(length)
-        start, said = only_input(head.headers, length, part)
-        return None if said is None else model.claim_body(length - start, said)
+        preface = read_preface(head.headers, length, part)
+        if preface is None:
+            return None
+        slots = model.claim_body(length - preface.size, preface.input)
+        if slots is not None:
+            slots.document = preface.document
+        return slots
 
     async def _infer(self, request: Request, name: str, version: str = "") -> Response:
         model = self._repository.get(name, version)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -46,26 +46,42 @@ def read_json(body: bytes | bytearray | memoryview) -> dict[str, Any]:
     return document
 
 
-def only_input(
+class Preface(NamedTuple):
+    """What comes before the elements of the only input.
+
+    Attributes:
+        size: Bytes.
+        document: The JSON that they are.
+        input: What it says of the input.
+    """
+
+    size: int
+    document: dict[str, Any]
+    input: TensorHead
+
+
+def read_preface(
     headers: Mapping[bytes, bytes], length: int, part: bytes | bytearray
-) -> tuple[int, TensorHead | None]:
-    """Look where in a body, of which a part has come, the elements of its only input begin.
+) -> Preface | None:
+    """Read how a body begins, of which a part has come.
 
     Returns:
-        The bytes before them, and what is said of the input; None: there are several, they are not
-        the whole rest of the body, or too little of it has come.
+        None: There are several inputs, the elements are not the whole rest of the body, or too
+        little of it has come.
 
     Raises:
         InputError: It does not follow the protocol.
     """
     start = _json_length(headers, length)
     if start > len(part):
-        return start, None
-    entries = _entries(read_json(part[:start]), "inputs")
+        return None
+    document = read_json(part[:start])
+    entries = _entries(document, "inputs")
     if len(entries) != 1 or parameters_of(entries[0]).get("binary_data_size") != length - start:
-        return start, None
+        return None
     (entry,) = entries
-    return start, TensorHead(_text(entry, "name"), _text(entry, "datatype"), entry.get("shape"))
+    said = TensorHead(_text(entry, "name"), _text(entry, "datatype"), entry.get("shape"))
+    return Preface(start, document, said)
 
 
 def read_request(request: Request, memory: SharedMemory) -> InferenceRequest:
@@ -75,10 +91,13 @@ def read_request(request: Request, memory: SharedMemory) -> InferenceRequest:
         InputError: It does not follow the protocol.
         NotFoundError: A region of shared memory is not registered.
     """
-    view = memoryview(request.body)
-    length = _json_length(request.headers, len(view))
-    document = read_json(view[:length])
-    raw = _RawTensors(view[length:] if request.slots is None else request.slots.room)
+    if request.slots is not None:
+        document, elements = request.slots.document, request.slots.room
+    else:
+        view = memoryview(request.body)
+        length = _json_length(request.headers, len(view))
+        document, elements = read_json(view[:length]), view[length:]
+    raw = _RawTensors(elements)
     inputs = {}
     for entry in _entries(document, "inputs"):
         tensor = _read_input(entry, raw, memory)
