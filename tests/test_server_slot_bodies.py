@@ -236,6 +236,24 @@ def test_without_a_token_nobody_holds_slots(tmp_path: Path, answered) -> None:
         assert len(answered) == 1
 
 
+def test_bodies_in_slots_are_traced(tmp_path: Path, answered) -> None:
+    file = tmp_path / "trace.json"
+    x = rows(2)
+    with serving({"m": negating_model()}, tmp_path, trace_file=str(file)) as served:
+        settings = {"trace_level": ["TIMESTAMPS"], "trace_rate": "1"}
+        served.ask_json("POST", "/v2/trace/setting", settings)
+        with served.connect() as connection:
+            for sent, expected in ((bare(x[0]), x[0]), (described(x), x)):
+                connection.sendall(sent)
+                receive(connection, expected)
+    assert answered == [x[0].nbytes, x.nbytes]
+    stamps = [entry["timestamps"] for entry in json.loads(file.read_bytes())[1::2]]
+    order = ["HTTP_RECV_END", "REQUEST_START", "QUEUE_START", "COMPUTE_START", "COMPUTE_END"]
+    for stages in stamps:
+        assert [stage["name"] for stage in stages][1:6] == order
+    assert len(stamps) == 2
+
+
 def test_a_model_that_is_replaced_meanwhile_is_not_asked(tmp_path: Path, answered) -> None:
     with serving({"m": negating_model()}, tmp_path, allow_repository_control=True) as served:
         (x,) = rows(1)

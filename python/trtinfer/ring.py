@@ -64,6 +64,7 @@ class Slot:
         """Publish the filled slot and await the outputs, as `Session.ainfer` does; see `publish`.
 
         Cancelling the awaiting task takes the request back if its batch has not been launched.
+        ``timeline`` is filled in before this returns outputs.
         """
         return self._loop_caller.ainfer(self, self._claim, timeout, priority, timeline)
 
