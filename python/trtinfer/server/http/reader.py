@@ -10,6 +10,7 @@ import httptools
 from trtinfer import _core
 from trtinfer.server.errors import UnavailableError
 from trtinfer.server.http.message import Head, Request
+from trtinfer.server.http.repeated_head import RepeatedHead
 from trtinfer.server.options import ServerOptions
 from trtinfer.server.slot_body import SlotBody
 from trtinfer.server.tracing import Tracer
@@ -74,6 +75,9 @@ class RequestReader:
         self._body: bytes | bytearray = b""
         self._slots: SlotBody | None = None
         self._began = 0
+        self._repeated = RepeatedHead()
+        self._messages = 0  # begun in the bytes that are parsed
+        self._last: Request | None = None  # that ended there
         self._received = 0  # bytes since the last message ended
         self._header_bytes = 0
         self._in_headers = True
@@ -88,6 +92,9 @@ class RequestReader:
         if self.room is not self._scratch:
             self._fill_body(size)
             return
+        if not self._received and self._take_repeated(size):
+            return
+        was_within, self._messages = self._received > 0, 0
         self._received += size
         data = self._scratch[:size]
         try:
@@ -103,8 +110,24 @@ class RequestReader:
             # Headers that have not ended; sizes of chunks, and headers after them, too.
             if self._received - 2 * len(self._body) > self._options.max_header_bytes:
                 self._refuse_headers()
-            elif self.in_message and not (self._in_headers or self.closed):
-                self._make_room_for_body()
+            elif self.in_message:
+                if not (self._in_headers or self.closed):
+                    self._make_room_for_body()
+            elif self._last is not None and self._messages == 1 and not was_within:
+                self._repeated.learn(data, self._last)
+        self._last = None
+
+    def _take_repeated(self, size: int) -> bool:
+        """Hand over a whole request whose head is the last one: parsing it again costs more."""
+        if self._tracer.active:  # when it began is noted
+            return False
+        request = self._repeated.request(self._scratch, size, self._taker.hold)
+        if request is None:
+            return False
+        self._hold(len(request.body))
+        if not self.closed:
+            self._taker.take(request)
+        return True
 
     def end(self) -> None:
         """Refuse a request that the client has ended within."""
@@ -147,6 +170,7 @@ class RequestReader:
         if not self.room:
             self.room = self._scratch
             self.on_message_complete()
+            self._last = None
             self._parser = httptools.HttpRequestParser(self)  # the old one waits for the body
 
     def _parse_without_offer(
@@ -186,6 +210,7 @@ class RequestReader:
     def on_message_begin(self) -> None:
         """Forget the last request."""
         self.in_message = True
+        self._messages += 1
         self._target = b""
         self._headers = {}
         self._header_bytes = 0
@@ -243,7 +268,7 @@ class RequestReader:
         if self.closed or (upgrade and b"upgrade" in self._headers):
             return  # the parser leaves out the body of an offer: see _parse
         path, _, query = self._target.partition(b"?")
-        request = Request(
+        self._last = request = Request(
             parser.get_method(),
             path,
             query,
