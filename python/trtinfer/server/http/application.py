@@ -78,13 +78,12 @@ class Application:
             logger.debug("%s %s: %d", *where, response.status)
         return response
 
-    def claim(self, head: Head, length: int, part: bytes | bytearray) -> SlotBody | None:
+    def claim(self, head: Head, part: memoryview) -> SlotBody | None:
         """Return where the end of a body may be read to; None: to memory of its own.
 
         Args:
             head: Of the request.
-            length: Bytes of the body.
-            part: Those that have come.
+            part: Of the body, that has come.
         """
         if b"content-encoding" in head.headers:
             return None
@@ -92,7 +91,7 @@ class Application:
             return None
         try:
             claim = self._routes.find_claim(head.method, head.path)
-            return None if claim is None else claim(head, length, part)
+            return None if claim is None else claim(head, part)
         except TrtInferError:  # which answering it will say
             return None
 

@@ -121,9 +121,9 @@ class Connection(asyncio.BufferedProtocol):
         if not self.busy:
             self._tell_to_go_on()
 
-    def claim(self, head: Head, length: int, part: bytes | bytearray) -> SlotBody | None:
+    def claim(self, head: Head, part: memoryview) -> SlotBody | None:
         """Ask the application where the end of a long body may be read to."""
-        return self._connections.claim(head, length, part)
+        return self._connections.claim(head, part)
 
     def hold(self, size: int) -> None:
         """Count bytes that a body has become longer, or shorter.

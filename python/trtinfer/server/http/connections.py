@@ -12,8 +12,8 @@ from trtinfer.server.slot_body import SlotBody
 from trtinfer.server.tracing import Tracer
 
 Application = Callable[[Request], Awaitable[Response]]
-#: Takes the head of a request, the length of its body and the part of it that has come.
-Claim = Callable[[Head, int, bytes | bytearray], SlotBody | None]
+#: Takes the head of a request and the part of its body that has come.
+Claim = Callable[[Head, memoryview], SlotBody | None]
 #: Makes a response of an error that the application raised, or of a refusal of the connection.
 Refuse = Callable[[int, str], Response]
 

@@ -56,17 +56,15 @@ class InferenceCalls:
             routes.add("GET", f"{path}/stats", self._statistics)
             routes.add("POST", f"{path}/infer", self._infer, self._claim)
 
-    def _claim(
-        self, head: Head, length: int, part: bytes | bytearray, name: str, version: str = ""
-    ) -> SlotBody | None:
+    def _claim(self, head: Head, part: memoryview, name: str, version: str = "") -> SlotBody | None:
         """Have the elements of a model's only input read into slots."""
         model = self._repository.get(name, version)
         if is_raw(head.headers):
-            return model.claim_body(length)
-        preface = read_preface(head.headers, length, part)
+            return model.claim_body(head.length)
+        preface = read_preface(head, part)
         if preface is None:
             return None
-        slots = model.claim_body(length - preface.size, preface.input)
+        slots = model.claim_body(head.length - preface.size, preface.input)
         if slots is not None:
             slots.document = preface.document
         return slots

@@ -29,12 +29,21 @@ class Head(NamedTuple):
     Attributes:
         method: As b"GET".
         path: Of the target, still quoted.
+        query: What follows the question mark.
         headers: By lower-case name.
+        keep_alive: Whether the client may send another request on the connection.
     """
 
     method: bytes
     path: bytes
+    query: bytes
     headers: Mapping[bytes, bytes]
+    keep_alive: bool
+
+    @property
+    def length(self) -> int:
+        """Bytes of the body; 0 where they are not told beforehand."""
+        return int(self.headers.get(b"content-length", b"0"))
 
 
 @dataclass(slots=True)

@@ -29,7 +29,7 @@ class Taker(Protocol):
     def expect(self) -> None:
         """The client waits to be told to send a body."""
 
-    def claim(self, head: Head, length: int, part: bytes | bytearray) -> SlotBody | None:
+    def claim(self, head: Head, part: memoryview) -> SlotBody | None:
         """A long body begins with this part; where else its end may be read to, if anywhere."""
 
     def hold(self, size: int) -> None:
@@ -77,7 +77,8 @@ class RequestReader:
         self._began = 0
         self._repeated = RepeatedHead()
         self._messages = 0  # begun in the bytes that are parsed
-        self._last: Request | None = None  # that ended there
+        self._read: tuple[Head, bytes | bytearray] | None = None  # there: a head, and of its body
+        self._head: Head  # of the long body that is read
         self._received = 0  # bytes since the last message ended
         self._header_bytes = 0
         self._in_headers = True
@@ -92,7 +93,7 @@ class RequestReader:
         if self.room is not self._scratch:
             self._fill_body(size)
             return
-        if not self._received and self._take_repeated(size):
+        if not self._received and self._is_repeated(size):
             return
         was_within, self._messages = self._received > 0, 0
         self._received += size
@@ -110,24 +111,15 @@ class RequestReader:
             # Headers that have not ended; sizes of chunks, and headers after them, too.
             if self._received - 2 * len(self._body) > self._options.max_header_bytes:
                 self._refuse_headers()
-            elif self.in_message:
-                if not (self._in_headers or self.closed):
-                    self._make_room_for_body()
-            elif self._last is not None and self._messages == 1 and not was_within:
-                self._repeated.learn(data, self._last)
-        self._last = None
-
-    def _take_repeated(self, size: int) -> bool:
-        """Hand over a whole request whose head is the last one: parsing it again costs more."""
-        if self._tracer.active:  # when it began is noted
-            return False
-        request = self._repeated.request(self._scratch, size, self._taker.hold)
-        if request is None:
-            return False
-        self._hold(len(request.body))
-        if not self.closed:
-            self._taker.take(request)
-        return True
+            elif self.in_message and not (self._in_headers or self.closed):
+                head, part = self._parsed_head(), self._body
+                self._make_room_for_body(head, memoryview(part))
+                if self.room is not self._scratch:
+                    self._read = head, part
+                    self._parser = httptools.HttpRequestParser(self)  # the old one waits for more
+            if self._read is not None and self._messages == 1 and not was_within:
+                self._repeated.learn(data, *self._read)
+        self._read = None
 
     def end(self) -> None:
         """Refuse a request that the client has ended within."""
@@ -139,39 +131,59 @@ class RequestReader:
         self.closed = True
         self.room, self._body, self._slots = self._scratch, b"", None
 
-    def _make_room_for_body(self) -> None:
+    def _is_repeated(self, size: int) -> bool:
+        """Return whether a request begins with the known head, and is whole or long: then take it.
+
+        To parse it costs more than all else that is done in Python for it.
+        """
+        known = self._repeated
+        left = known.size + known.length - size  # of the body
+        if known.size > size or (left != 0 and left < len(self._scratch)) or self._tracer.active:
+            return False
+        if not known.begins(self._scratch):
+            return False
+        part = self._scratch[known.size : size]
+        self._began = 0
+        self._hold(len(part))
+        if self.closed:
+            return True
+        if left == 0:
+            self._take(known.head, part.tobytes())
+        else:
+            self.in_message, self.timeout = True, self._options.body_timeout
+            self._make_room_for_body(known.head, part)
+        return True
+
+    def _make_room_for_body(self, head: Head, part: memoryview) -> None:
         """Have the rest of a long body go past the parser, which would copy it twice.
 
         To slots where the taker has some for it, else to the body's own memory, which is asked for
         at once: a length costs address space, bytes cost memory.
         """
-        length, part = int(self._headers.get(b"content-length", b"0")), self._body
+        length = head.length
         if length - len(part) < len(self._scratch):
             return
-        path, _, _ = self._target.partition(b"?")
-        head = Head(self._parser.get_method(), path, self._headers)
-        self._slots = self._taker.claim(head, length, part)
+        self._slots = self._taker.claim(head, part)
         if self._slots is not None:
             start = length - len(self._slots)  # of the elements, behind JSON
-            self._body, part, room = part[:start], part[start:], self._slots.room
+            self._body, rest, room = bytes(part[:start]), part[start:], self._slots.room
         else:
             try:
-                self._body = _core.new_bytearray(length)
+                self._body, rest = _core.new_bytearray(length), part
             except MemoryError:
                 self.refuse(503, "there is no memory for the body: try again later")
                 return
             room = memoryview(self._body)
-        room[: len(part)] = part
-        self.room = room[len(part) :]
+        room[: len(rest)] = rest
+        self.room = room[len(rest) :]
+        self._head = head
 
     def _fill_body(self, size: int) -> None:
         self.room = self.room[size:]
         self._hold(size)
         if not self.room:
             self.room = self._scratch
-            self.on_message_complete()
-            self._last = None
-            self._parser = httptools.HttpRequestParser(self)  # the old one waits for the body
+            self._take(self._head, self._body)
 
     def _parse_without_offer(
         self, data: bytes | memoryview, upgrade: httptools.HttpParserUpgrade
@@ -259,28 +271,33 @@ class RequestReader:
 
     def on_message_complete(self) -> None:
         """Hand the request over."""
+        head, upgrade = self._parsed_head(), self._parser.should_upgrade()
+        if self.closed or (upgrade and b"upgrade" in head.headers):
+            self._end_message()
+            return  # the parser leaves out the body of an offer: see _parse_without_offer
+        self._read = head, self._body
+        self._take(head, self._body)
+
+    def _parsed_head(self) -> Head:
+        parser = self._parser
+        path, _, query = self._target.partition(b"?")
+        keep_alive = parser.should_keep_alive() and not parser.should_upgrade()
+        return Head(parser.get_method(), path, query, self._headers, keep_alive)
+
+    def _take(self, head: Head, body: bytes | bytearray) -> None:
+        method, path, query, headers, keep_alive = head
+        hold, slots = self._taker.hold, self._slots
+        self._end_message()
+        self._taker.take(
+            Request(method, path, query, headers, body, hold, keep_alive, self._began, slots)
+        )
+
+    def _end_message(self) -> None:
         self._in_headers = True
         self.in_message = False
         self.timeout = None
         self._received = 0
-        parser = self._parser
-        upgrade = parser.should_upgrade()
-        if self.closed or (upgrade and b"upgrade" in self._headers):
-            return  # the parser leaves out the body of an offer: see _parse
-        path, _, query = self._target.partition(b"?")
-        self._last = request = Request(
-            parser.get_method(),
-            path,
-            query,
-            self._headers,
-            self._body,
-            self._taker.hold,
-            parser.should_keep_alive() and not upgrade,
-            self._began,
-            self._slots,
-        )
         self._body, self._slots = b"", None
-        self._taker.take(request)
 
     # --- Refusals -------------------------------------------------------------------------------
 

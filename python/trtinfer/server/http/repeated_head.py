@@ -2,55 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from trtinfer.server.http.message import Head
 
-from trtinfer.server.http.message import Request
-
-#: Heads that are remembered in vain before those of a client are taken to differ for good.
-_CHANCES = 8
+#: Other heads in a row after which the last one takes the place of the one that is known, and after
+#: which those of a client are taken to differ for good.
+_LEAST, _MOST = 2, 8
 #: Headers that change more than what a handler does with its request.
 _CHANGES_MORE = (b"expect", b"transfer-encoding", b"upgrade")
 
-_Parsed = tuple[bytes, bytes, bytes, Mapping[bytes, bytes]]
-
 
 class RepeatedHead:
-    """The head of a client's last request. Most clients send the same one over and over.
+    """A head that a client has sent. Most clients send the same one over and over.
 
-    It is known again byte by byte, together with the length of its request, so nothing is read
-    into bytes that the parser has not read into the same bytes before.
+    It is known again byte by byte, so nothing is read into bytes that the parser has not read into
+    the same bytes before.
+
+    Attributes:
+        size: Bytes of the head; 0 while none is known.
+        length: Bytes of the body that follows it.
+        head: What it says.
     """
 
     def __init__(self) -> None:
         """Know none yet."""
-        self._head = b""
-        self._size = 0  # bytes of the whole request
-        self._parsed: _Parsed = (b"", b"", b"", {})
-        self._chances = _CHANCES
+        self.size = self.length = 0
+        self.head = Head(b"", b"", b"", {}, True)
+        self._text = b""
+        self._others = 0
 
-    def request(self, data: memoryview, size: int, hold: Callable[[int], None]) -> Request | None:
-        """Return the request that so many bytes are if its head is known, else None."""
-        if size != self._size:
-            return None
-        end = len(self._head)
-        if data[:end].tobytes() != self._head:
-            return None
-        self._chances = _CHANCES
-        return Request(*self._parsed, data[end:size].tobytes(), hold)
+    def begins(self, data: memoryview) -> bool:
+        """Return whether a request begins with the head."""
+        if data[: self.size].tobytes() != self._text:
+            return False
+        self._others = 0
+        return True
 
-    def learn(self, data: memoryview, request: Request) -> None:
-        """Remember the head of the only request that was parsed of these bytes."""
-        if self._chances == 0:
-            return
-        self._chances -= 1
-        text, headers = data.tobytes(), request.headers
-        end = text.find(b"\r\n\r\n") + 4
-        head = text[:end]
-        if head.count(b"\n") != head.count(b"\r\n"):
-            return  # a parser may take others for ends of lines
-        if any(name in headers for name in _CHANGES_MORE) or not request.keep_alive:
-            return
-        length = int(headers.get(b"content-length", b"0"))
-        if length == len(text) - end and request.body == text[end:]:
-            self._head, self._size = head, len(text)
-            self._parsed = request.method, request.path, request.query, headers
+    def learn(self, data: memoryview, head: Head, body: bytes | bytearray) -> None:
+        """Remember the head of the only request in these bytes, where that pays.
+
+        Args:
+            data: What was parsed.
+            head: What that gave.
+            body: As much of it as was in these bytes.
+        """
+        if self.size:
+            self._others += 1
+            if not _LEAST <= self._others <= _MOST:
+                return
+        whole = data.tobytes()
+        end = whole.find(b"\r\n\r\n") + 4
+        text = whole[:end]
+        if text.count(b"\n") != text.count(b"\r\n") or whole[end:] != body:
+            return  # the parser takes something else for ends of lines
+        if head.keep_alive and not any(name in head.headers for name in _CHANGES_MORE):
+            self._text, self.size, self.length, self.head = text, end, head.length, head

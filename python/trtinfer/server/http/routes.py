@@ -13,7 +13,7 @@ from trtinfer.server.slot_body import SlotBody
 
 #: Takes the request, and the path's parameters by name.
 Handler = Callable[..., Awaitable[Response]]
-#: Takes what is known before the body, its length and how it begins, and the path's parameters.
+#: Takes what is known before the body, how that begins, and the path's parameters.
 Claim = Callable[..., SlotBody | None]
 _Bound = Callable[[Request], Awaitable[Response]]
 

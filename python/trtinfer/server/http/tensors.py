@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from trtinfer.errors import InputError
-from trtinfer.server.http.message import BINARY, Buffer, Request, Response
+from trtinfer.server.http.message import BINARY, Buffer, Head, Request, Response
 from trtinfer.server.inference import (
     InferenceAnswer,
     InferenceRequest,
@@ -60,9 +60,7 @@ class Preface(NamedTuple):
     input: TensorHead
 
 
-def read_preface(
-    headers: Mapping[bytes, bytes], length: int, part: bytes | bytearray
-) -> Preface | None:
+def read_preface(head: Head, part: memoryview) -> Preface | None:
     """Read how a body begins, of which a part has come.
 
     Returns:
@@ -72,12 +70,15 @@ def read_preface(
     Raises:
         InputError: It does not follow the protocol.
     """
-    start = _json_length(headers, length)
+    start = _json_length(head.headers, head.length)
     if start > len(part):
         return None
     document = read_json(part[:start])
     entries = _entries(document, "inputs")
-    if len(entries) != 1 or parameters_of(entries[0]).get("binary_data_size") != length - start:
+    if (
+        len(entries) != 1
+        or parameters_of(entries[0]).get("binary_data_size") != head.length - start
+    ):
         return None
     (entry,) = entries
     said = TensorHead(_text(entry, "name"), _text(entry, "datatype"), entry.get("shape"))
