@@ -267,13 +267,12 @@ class Model:
     def _raw_sample(self, body: bytes | bytearray | memoryview) -> object:
         if self.session.recipe is not None:
             return body
-        try:
-            return np.frombuffer(body, self._raw_dtype).reshape(self._raw_shape)
-        except ValueError:
-            raise InputError(
-                "bare elements are for models with one input of fixed size, that many bytes: "
-                f"{len(body)} were received for {', '.join(map(str, self.session.inputs))}"
-            ) from None
+        if 0 < len(body) == self._sample_bytes:
+            return np.ndarray(self._raw_shape, self._raw_dtype, body)
+        raise InputError(
+            "bare elements are for models with one input of fixed size, that many bytes: "
+            f"{len(body)} were received for {', '.join(map(str, self.session.inputs))}"
+        )
 
     # --- Running --------------------------------------------------------------------------------
 
