@@ -123,6 +123,7 @@ SERVER_ORDER = [
     "grpc.listener",
     "http.__init__",
     "http.message",
+    "http.repeated_head",
     "http.compression",
     "http.reader",
     "http.connections",
