@@ -153,15 +153,15 @@ class Model:
         """
         timeline = None if trace is None else trace.run()
         with self.outcomes:  # not through _run: a coroutine on the way costs half a microsecond
+            slots, sample = None, None
             if isinstance(body, SlotBody) and body.model is self:
-                self._admit(1)
-                try:
-                    return await body.ainfer(self._timeout, timeline=timeline)
-                finally:
-                    self._leave(1)
-            sample = self._raw_sample(body.room if isinstance(body, SlotBody) else body)
+                slots = body
+            else:
+                sample = self._raw_sample(body.room if isinstance(body, SlotBody) else body)
             self._admit(1)
             try:
+                if slots is not None:
+                    return await slots.ainfer(self._timeout, timeline=timeline)
                 return await self.session.ainfer(sample, self._timeout, timeline=timeline)
             finally:
                 self._leave(1)
